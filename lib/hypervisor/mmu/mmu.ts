@@ -1,0 +1,70 @@
+/**
+ * What the exit handlers ask of a guest's MMU; `tdp.ts` (ept=1) and `shadow.ts` (ept=0) answer.
+ * Names and results are those of KVM's mmu.c.
+ */
+
+/** Result of `pageFault`, with KVM's meaning: pf_fixed, pf_emulate, pf_spurious, pf_guest (a fault for the guest was queued), retry. */
+export type PageFaultResult = 'fixed' | 'emulate' | 'spurious' | 'guest' | 'retry';
+
+/** A fault to inject into the guest. */
+export interface GuestPageFault {
+  readonly code: number;
+  readonly address: bigint;
+}
+
+/** What the MMU may ask of its vCPU. Everything is read when needed, nothing is cached here. */
+export interface MmuVcpu {
+  readonly cr0: number;
+  /** Guest CR3, PCID bits included, bit 63 clear. Below 2^53. */
+  readonly cr3: number;
+  readonly cr4: number;
+  readonly efer: number;
+  readonly cpl: number;
+  readonly rflags: number;
+  readonly rip: bigint;
+  /** Queues #PF for injection and sets CR2. */
+  injectPageFault(fault: GuestPageFault): void;
+  /** VMWRITE of GUEST_CR3 or EPTP. */
+  setRoot(root: number): void;
+  /** KVM_REQ_TLB_FLUSH_CURRENT: flush this VPID (or EPTP) before the next entry; counted in `tlb_flush`. */
+  requestTlbFlush(): void;
+  /** Flush one address of this VPID now (INVVPID type 0), or everything when no address is given. */
+  flushAddress(gva: bigint): void;
+}
+
+export interface KvmMmu {
+  /** Before every entry: handles pending sync and reload requests, loads a root if none is valid (kvm_mmu_reload). */
+  reload(): void;
+  /**
+   * EPT violation (address is a gpa) or #PF exit (address is a gva), with an error code of page-fault format.
+   * @param pte true when the access was made by the guest's own page walk (EPT violations only)
+   */
+  pageFault(address: number | bigint, code: number): PageFaultResult;
+  /** Reserved-bit #PF or EPT misconfiguration: the gpa if an MMIO entry is there and current, else undefined (fault normally). */
+  mmioAddress(address: number | bigint): number | undefined;
+  /** MOV to CR3 after the architectural checks. @param flush false when bit 63 was set with CR4.PCIDE */
+  newCr3(flush: boolean): void;
+  invlpg(gva: bigint): void;
+  /** INVPCID; the descriptor has been checked. */
+  invpcid(type: 0 | 1 | 2 | 3, pcid: number, gva: bigint): void;
+  /** CR0.PG/WP, CR4.PSE/PAE/SMEP/SMAP/PKE, EFER.NX/LME changed: a new role. */
+  contextReset(): void;
+  /** CR4.PGE toggled, or PCIDE cleared: flush the guest's whole TLB. */
+  flushGuestTlb(): void;
+  /** CR4.PCIDE 0→1: all roots dropped. */
+  unload(): void;
+  /**
+   * Called by the emulator for each store to guest memory (kvm_page_track_write), after the bytes were written.
+   */
+  pteWrite(gpa: number, value: bigint, bytes: number): void;
+  /** An instruction that is not page-table writing faulted on a tracked page: unshadow and say whether to retry it. */
+  unprotectAndRetry(gva: bigint, rip: bigint): boolean;
+  /** A fault hit while an event was being delivered: unshadow the gfn of the address (KVM-7.1.16). */
+  faultDuringDelivery(gva: bigint): void;
+  /** Software walk for the emulator: the gpa, or the fault for the guest. Sets A/D as the hardware does. @param access error-code bits W, U, I */
+  gvaToGpa(gva: bigint, access: number): number | GuestPageFault;
+  /** Drops everything: VM teardown or slot removal. */
+  zapAll(): void;
+  /** Gauges and sizes for `kvmStats` and tests. */
+  readonly pages: { readonly shadow: number; readonly unsync: number; readonly p4k: number; readonly p2m: number; readonly p1g: number };
+}
