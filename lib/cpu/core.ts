@@ -13,6 +13,8 @@ import { LAYOUT, type Ram } from '../memory/ram.js';
 
 /** Access kinds for `Cpu.access` are in `memory/access.ts`. */
 export interface MemoryUnit {
+  /** Set by an engine while an access through SS is looked up: a non-canonical address is then #SS(0) and not #GP(0). */
+  stackAccess?: boolean;
   /** Linear-memory address of the bytes, the bounce buffer for a page-crossing access, or LEFT with an event recorded. */
   access(lo: number, hi: number, size: number, kind: number, privilege?: 'current' | 'supervisor' | 'user'): number;
   /** Writes the bounce buffer back after a crossing store through it. */
@@ -21,6 +23,8 @@ export interface MemoryUnit {
   fetch(lo: number, hi: number): number;
   /** CPL, AC, CR0, CR3, CR4, EFER or the VMX context changed: select the TLB sets anew. */
   contextChanged(): void;
+  /** Linear-memory address of `size` aligned bytes at a physical address of the running software (through EPT in a guest), or LEFT. */
+  physical?(address: number, size: number, kind: number): number;
   /** MOV to CR3 of a checked value: switches context; flushes as the SDM says unless `keep` (bit 63 with CR4.PCIDE). */
   loadCr3(keep: boolean): void;
   invlpg(lo: number, hi: number): void;
@@ -141,6 +145,8 @@ export class Cpu {
   extraCycles = 0;
   /** IA32_TSC_ADJUST-like offset of the physical TSC. */
   tscBase = 0;
+  /** MSRs that no instruction uses (MTRRs, machine checks, microcode); rows with `plain` in `isa/msrs.ts`. */
+  readonly plainMsrs = new Map<number, bigint>();
 
   constructor(ram: Ram) {
     this.ram = ram;

@@ -3,8 +3,10 @@
  */
 export interface Device<S = unknown> {
   readonly name: string;
-  /** Port ranges [first, count]; `read`/`write` get the offset from the first port of the first range they name by `range`. */
+  /** Port ranges [first, count]; `read` and `write` get the port number itself. */
   readonly ports?: readonly (readonly [first: number, count: number])[];
+  /** Registers wider than a byte: the board hands accesses over whole instead of splitting them into bytes. */
+  readonly wide?: boolean;
   /** Guest-physical ranges [first, bytes]. */
   readonly mmio?: readonly (readonly [first: number, bytes: number])[];
   /** @param address port number or guest-physical address; unknown registers read as the data sheet says */
@@ -25,7 +27,7 @@ export interface Clock {
   now(): number;
   /** Cycles a second. */
   readonly rate: number;
-  /** Calls `fire` when `now()` reaches `deadline` (at once if it has passed). One pending call a `timer`. */
+  /** Calls `fire` when `now()` reaches `deadline` (in the next run of due timers if it has passed). One pending call a `timer`. */
   arm(timer: Timer, deadline: number): void;
   disarm(timer: Timer): void;
 }

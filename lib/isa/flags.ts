@@ -8,7 +8,7 @@
  * | kind     | A                | CF          | OF                        | AF            |
  * |----------|------------------|-------------|---------------------------|---------------|
  * | explicit | flag bits        | from A      | from A (SF too)           | from A        |
- * | logic    | –                | 0           | 0                         | 0             |
+ * | logic    | = R              | 0           | 0                         | 0             |
  * | add      | first operand    | R <u A      | (A^R) & (B^R), B = R-A    | bit 4 of A^B^R|
  * | adc1     | first operand    | R <=u A     | the same, B = R-A-1       | the same      |
  * | sub      | first operand    | A <u B      | (A^B) & (A^R), B = A-R    | the same      |

@@ -98,6 +98,8 @@ export const S = {
   debugctl: row(8),
   miscEnable: row(8),
   apicBase: row(8),
+  /** The four PDPTEs of PAE paging outside IA-32e mode, loaded by MOV to CR3 (and to CR0, CR4). */
+  pdpte: row(4 * 8, 8),
 
   // floating point
   /** 16 × 16 bytes. */
@@ -162,6 +164,8 @@ export const LEAVE = {
   attention: 5,
   /** The processor is halted, or the instruction asked to stop. */
   stop: 6,
+  /** The interpreter met a record of code that has been overwritten. */
+  stale: 7,
 } as const;
 
 export const CR0 = { pe: 1, mp: 2, em: 4, ts: 8, et: 0x10, ne: 0x20, wp: 0x1_0000, am: 0x4_0000, nw: 0x2000_0000, cd: 0x4000_0000, pg: 0x8000_0000 } as const;

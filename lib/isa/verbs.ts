@@ -35,6 +35,8 @@ export interface Operand<V> {
   ea(): V;
   /** Memory: linear address (64 bits wide) after segmentation; legacy modes check `bytes` bytes against the segment. */
   linear(bytes: number, access: 'read' | 'write'): V;
+  /** Memory: the same operand displaced by `offset` bytes (of the address size, added to `ea` modulo that size). Bit strings use it. */
+  at(offset: V): Operand<V>;
   /** Number of a register operand (reg, seg, cr, dr, xmm, mmx, st), 32 bits wide. */
   index(): V;
   /** `far` immediates: the selector (16 bits) — `read()` gives the offset. */

@@ -7,6 +7,11 @@
  */
 import type { FieldEncoding } from './fields.js';
 
+// the manual's numbers, which both sides of the seam know
+export { ENTRY_CONTROL, EXIT_CONTROL, PIN, PROC, SECONDARY } from './controls.js';
+export { ENTRY_FAILURE, EXIT, EXIT_REASONS, type ExitName } from './exit-reasons.js';
+export { type FieldEncoding, type FieldName, VMCS } from './fields.js';
+
 /** Outcome of a VMX instruction, as in the SDM: VMsucceed, VMfailInvalid, VMfailValid(error number). */
 export type VmxResult = 'succeed' | 'fail-invalid' | { readonly failValid: number };
 

@@ -1,0 +1,171 @@
+/**
+ * Handlers: one WebAssembly function for every combination of form, sizes and operand kinds that decoded code needs.
+ *
+ * Instructions that share a handler differ only in what their records hold. Handlers are built in batches: `of` names
+ * a handler and queues it when it is new, `flush` builds all queued ones as one module and puts them into the table.
+ */
+import { LabError } from '../../base/error.js';
+import type { Insn, InsnOperand } from '../../isa/rows.js';
+import { CR0, CR4, FLAG, LEAVE, S, SEG } from '../../isa/state.js';
+import type { Operand } from '../../isa/verbs.js';
+import { Body, ModuleBuilder } from '../wasm/encoder.js';
+import { ImmediateOperand, MemoryOperandVerbs, NumberOperand, REGISTER_FIELDS, RegisterOperand } from './operands.js';
+import { importRuntime, type RuntimeIndex } from './runtime.js';
+import type { Node } from './trace.js';
+import { HANDLER_SIGNATURE, Tracer } from './tracer.js';
+
+export interface Handler {
+  readonly index: number;
+  /** The block ends with this instruction. */
+  readonly ends: boolean;
+}
+
+/** Handlers that are not instructions. */
+export const PSEUDO = { none: 0, next: 1, stop: 2, stale: 3, crossing: 4, undefined: 5, tooLong: 6 } as const;
+const FIRST_FREE = 8;
+
+/** What distinguishes an operand for its handler. */
+const operandKey = (op: InsnOperand): string => {
+  const fixed = 'fixed' in op && op.fixed === true;
+  if (op.kind === 'reg') return fixed ? `r${op.w}.${op.index}${op.high === true ? 'h' : ''}` : `r${op.w}`;
+  if (op.kind === 'imm') return fixed ? `i${op.w}=${op.value}` : `i${op.w}`;
+  if (op.kind === 'mem') return `m${op.w}.${op.bytes ?? 0}`;
+  if (fixed && 'index' in op) return `${op.kind}${op.index}`;
+  return `${op.kind}${op.w}`;
+};
+
+export const handlerKey = (i: Insn): string => {
+  const m = i.mem;
+  const segment = m === undefined ? '' : i.mode === 64 ? (m.seg === SEG.fs || m.seg === SEG.gs || m.seg === SEG.ss ? m.seg : '') : m.seg;
+  let key = `${i.form}|${i.w}|${i.aw}|${i.mode}|${i.cc}|${i.lock ? 'l' : ''}${i.rep}|${i.row.string === undefined ? '' : i.dataSegment}|${segment}${m === undefined ? '' : m.moffs !== undefined ? 'o' : m.index >= 0 ? 'x' : ''}`;
+  for (const op of i.operands) key += `,${operandKey(op)}`;
+  return key;
+};
+
+const operandsOf = (o: Tracer, insn: Insn): Operand<Node>[] => {
+  let registers = 0;
+  let immediates = 0;
+  return insn.operands.map((op) => {
+    const fixed = 'fixed' in op && op.fixed === true;
+    switch (op.kind) {
+      case 'reg':
+      case 'xmm':
+      case 'mmx':
+        return new RegisterOperand(o.t, op, fixed ? undefined : REGISTER_FIELDS[registers++]);
+      case 'seg':
+      case 'cr':
+      case 'dr':
+      case 'st':
+        return new NumberOperand(o.t, op, fixed ? undefined : REGISTER_FIELDS[registers++]);
+      case 'mem':
+        return new MemoryOperandVerbs(o.t, o, o.memory, insn, op);
+      default:
+        return new ImmediateOperand(o.t, op, !fixed && immediates++ > 0);
+    }
+  });
+};
+
+/** Privilege and unit checks that precede the semantics. */
+const prologue = (o: Tracer, insn: Insn): void => {
+  const { row } = insn;
+  if (row.modes === 'protected' && insn.mode !== 64) {
+    const real = o.eqz(o.and(o.state(S.cr0, 32), o.imm(CR0.pe, 32)));
+    o.when(o.or(real, o.nez(o.and(o.state(S.eflags, 32), o.imm(FLAG.vm, 32)))), () => o.fault(6));
+  }
+  if (row.cpl === 0) o.when(o.nez(o.state(S.cpl, 32)), () => o.fault(13, 0));
+  if (row.unit === undefined) return;
+  const cr0 = o.and(o.state(S.cr0, 32), o.imm(row.unit === 'wait' ? CR0.ts : CR0.em | CR0.ts, 32));
+  if (row.unit === 'sse') {
+    const off = o.eqz(o.and(o.state(S.cr4, 32), o.imm(CR4.osfxsr, 32)));
+    o.when(o.or(o.nez(cr0), off), () => o.call('checkSse'));
+    return;
+  }
+  const pending = o.and(o.state(S.fsw, 32), o.imm(0x80, 32));
+  const check = row.unit === 'x87' ? 'checkX87' : row.unit === 'mmx' ? 'checkMmx' : 'checkWait';
+  o.when(o.nez(o.or(cr0, pending)), () => o.call(check));
+};
+
+export class Handlers {
+  readonly #byKey = new Map<string, Handler>();
+  #queue: { readonly index: number; readonly body: Body }[] = [];
+  #next = FIRST_FREE;
+  readonly #table: WebAssembly.Table;
+  readonly #imports: WebAssembly.Imports;
+  readonly #pages: number;
+  readonly #helper: (name: string) => number;
+  readonly #fn: RuntimeIndex;
+  /** Modules built, and handlers in them: for the bench. */
+  modules = 0;
+
+  constructor(table: WebAssembly.Table, imports: WebAssembly.Imports, pages: number, helper: (name: string) => number) {
+    this.#table = table;
+    this.#imports = imports;
+    this.#pages = pages;
+    this.#helper = helper;
+    this.#fn = importRuntime(new ModuleBuilder(), true);
+    this.#pseudo();
+    this.flush();
+  }
+  get count(): number {
+    return this.#byKey.size;
+  }
+  of(insn: Insn): Handler {
+    const key = handlerKey(insn);
+    const known = this.#byKey.get(key);
+    if (known !== undefined) return known;
+    const o = new Tracer(insn, this.#fn, this.#helper);
+    const { row } = insn;
+    prologue(o, insn);
+    if (row.ends === true) o.noteRip();
+    const sem = row.semCc === undefined ? row.sem : row.semCc(insn.cc);
+    sem<Node>(o, ...operandsOf(o, insn));
+    const repeated = row.string !== undefined && insn.rep !== 'none';
+    const ends = row.ends === true || o.jumps || repeated;
+    if (row.ends !== true && ends) o.fallThrough();
+    const body = new Body(1);
+    o.t.emit(body);
+    if (row.ends === true) o.endDispatch(body);
+    else if (ends) body.op('unreachable');
+    else o.endSequential(body);
+    const handler = { index: this.#allocate(), ends };
+    this.#queue.push({ index: handler.index, body });
+    this.#byKey.set(key, handler);
+    return handler;
+  }
+  #allocate(): number {
+    if (this.#next >= this.#table.length) throw new LabError('interpreter.handlers', `more than ${this.#table.length} handlers`, 'raise HANDLER_LIMIT');
+    return this.#next++;
+  }
+  /** Builds what is queued. Must be called before records that name new handlers run. */
+  flush(): void {
+    if (this.#queue.length === 0) return;
+    const m = new ModuleBuilder();
+    m.importMemory(this.#pages);
+    importRuntime(m, true);
+    for (const { index, body } of this.#queue) m.function(HANDLER_SIGNATURE, body, `h${index}`);
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(m.encode()), this.#imports);
+    for (const { index } of this.#queue) this.#table.set(index, instance.exports[`h${index}`] as () => number);
+    this.#queue = [];
+    this.modules++;
+  }
+  #pseudo(): void {
+    const plain = { row: { name: '', forms: [], sdm: '', sem: () => {} }, form: 0, cc: 0, length: 0, w: 64, aw: 64, mode: 64, lock: false, rep: 'none', rex: 0, operands: [], mem: undefined, dataSegment: 3 } as const;
+    const add = (index: number, build: (o: Tracer) => void, end: (o: Tracer, b: Body) => void): void => {
+      const o = new Tracer(plain, this.#fn, this.#helper);
+      build(o);
+      const body = new Body(1);
+      o.t.emit(body);
+      end(o, body);
+      this.#queue.push({ index, body });
+    };
+    const never = (_: Tracer, b: Body): void => {
+      b.op('unreachable');
+    };
+    add(PSEUDO.next, (o) => o.fallThrough(), never);
+    add(PSEUDO.stop, (o) => o.stop(LEAVE.budget), never);
+    add(PSEUDO.stale, (o) => o.stop(LEAVE.stale), never);
+    add(PSEUDO.crossing, (o) => o.call('crossing'), (o, b) => o.endSequential(b));
+    add(PSEUDO.undefined, (o) => o.fault(6), never);
+    add(PSEUDO.tooLong, (o) => o.fault(13, 0), never);
+  }
+}

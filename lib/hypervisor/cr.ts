@@ -1,0 +1,139 @@
+/**
+ * Control-register writes: the checks that raise #GP, the values that the hardware gets, and what the MMU must be told
+ * (KVM-1.1, KVM-3.6; KVM's kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 and vmx_set_cr0/4).
+ *
+ * Each setter returns false when the guest must get #GP(0). PAE paging's PDPTEs are not loaded: a guest that enters PAE
+ * paging outside long mode is refused by #GP and logged.
+ */
+import { CR0, CR4, EFER, SEG } from '../isa/state.js';
+import { VMCS } from '../vmx/port.js';
+import type { Vcpu } from './vcpu.js';
+
+const CR0_DEFINED = CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg;
+const CR0_ROLE = CR0.pg | CR0.wp;
+const CR4_ROLE = CR4.pse | CR4.pae | CR4.la57 | CR4.smep | CR4.smap | CR4.pke;
+const CS_RIGHTS_L = 0x2000;
+
+/** The real CR0: cache control never takes effect, NE always is set; shadow paging needs paging and write protection. */
+export const hardwareCr0 = (guest: number, ept: boolean): number =>
+  ((guest & ~(CR0.cd | CR0.nw)) | CR0.ne | (ept ? 0 : CR0.pe | CR0.pg | CR0.wp)) >>> 0;
+
+/** What the read shadow shows of CR4: the guest's value. */
+export const guestCr4 = (guest: number): number => guest >>> 0;
+
+/** The real CR4. MCE follows the host, which has it set. */
+export const hardwareCr4 = (guest: number, ept: boolean, cr0: number, hardwareUmip: boolean): number => {
+  let cr4 = guest | CR4.vmxe | CR4.mce;
+  if (!hardwareUmip) cr4 &= ~CR4.umip;
+  if (!ept) {
+    cr4 |= CR4.pae;
+    if ((cr0 & CR0.pg) === 0) cr4 &= ~(CR4.smep | CR4.smap | CR4.pke);
+  }
+  return cr4 >>> 0;
+};
+
+export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
+  if (value >> 32n !== 0n) return false;
+  const old = vcpu.cr0;
+  const cr0 = ((Number(value) & CR0_DEFINED) | CR0.et) >>> 0;
+  if ((cr0 & CR0.nw) !== 0 && (cr0 & CR0.cd) === 0) return false;
+  if ((cr0 & CR0.pg) !== 0 && (cr0 & CR0.pe) === 0) return false;
+  const pagingOn = (cr0 & CR0.pg) !== 0 && (old & CR0.pg) === 0;
+  const pagingOff = (cr0 & CR0.pg) === 0 && (old & CR0.pg) !== 0;
+  if (pagingOn) {
+    if ((vcpu.efer & EFER.lme) !== 0) {
+      if ((vcpu.cr4 & CR4.pae) === 0) return false;
+      if ((vcpu.port.vmread32(VMCS.guestCsAccessRights) & CS_RIGHTS_L) !== 0) return false;
+      vcpu.setEfer(vcpu.efer | EFER.lma);
+    } else {
+      vcpu.vm.log.print(`kvm: vcpu0 enters ${(vcpu.cr4 & CR4.pae) !== 0 ? 'PAE' : '32-bit'} paging, which this MMU does not model`);
+      return false;
+    }
+  }
+  if (pagingOff) {
+    if (vcpu.longCode || (vcpu.cr4 & CR4.pcide) !== 0) return false;
+    vcpu.setEfer(vcpu.efer & ~EFER.lma);
+  }
+  vcpu.setCr0(cr0);
+  if (((old ^ cr0) & CR0_ROLE) !== 0 && (!vcpu.ept || pagingOn || pagingOff)) vcpu.mmu.contextReset();
+  return true;
+};
+
+/** LMSW: the low four bits, PE only set. */
+export const lmsw = (vcpu: Vcpu, source: number): boolean => {
+  const old = vcpu.cr0;
+  return setCr0(vcpu, BigInt(((old & ~0xe) | (source & 0xf) | (old & CR0.pe)) >>> 0));
+};
+
+const NOFLUSH = 1n << 63n;
+
+export const setCr3 = (vcpu: Vcpu, value: bigint): boolean => {
+  let cr3 = value;
+  let flush = true;
+  if ((vcpu.cr4 & CR4.pcide) !== 0) {
+    flush = (cr3 & NOFLUSH) === 0n;
+    cr3 &= ~NOFLUSH;
+  }
+  if (!vcpu.longCode) cr3 = BigInt.asUintN(32, cr3);
+  if (cr3 >> BigInt(vcpu.vm.cpuid.maxPhyAddr) !== 0n) return false;
+  vcpu.setCr3(Number(cr3));
+  vcpu.mmu.newCr3(flush);
+  return true;
+};
+
+/** CR4 bits that the guest's CPUID lets it set. */
+export const allowedCr4 = (vcpu: Vcpu): number => {
+  const c = vcpu.vm.cpuid;
+  const { vme, pvi, tsd, de, pse, pae, mce, pge, pce, osfxsr, osxmmexcpt } = CR4;
+  return (
+    vme | pvi | tsd | de | pse | pae | mce | pge | pce | osfxsr | osxmmexcpt |
+    (c.has('umip') ? CR4.umip : 0) | (c.has('fsgsbase') ? CR4.fsgsbase : 0) | (c.has('pcid') ? CR4.pcide : 0) |
+    (c.has('xsave') ? CR4.osxsave : 0) | (c.has('smep') ? CR4.smep : 0) | (c.has('smap') ? CR4.smap : 0)
+  );
+};
+
+export const setCr4 = (vcpu: Vcpu, value: bigint): boolean => {
+  if (value >> 32n !== 0n) return false;
+  const cr4 = Number(value);
+  if ((cr4 & ~allowedCr4(vcpu)) !== 0) return false;
+  const old = vcpu.cr4;
+  const longMode = (vcpu.efer & EFER.lma) !== 0;
+  if (longMode && (cr4 & CR4.pae) === 0) return false;
+  const pcideOn = (cr4 & CR4.pcide) !== 0 && (old & CR4.pcide) === 0;
+  const pcideOff = (cr4 & CR4.pcide) === 0 && (old & CR4.pcide) !== 0;
+  if (pcideOn && (!longMode || vcpu.cr3 % 4096 !== 0)) return false;
+  vcpu.setCr4(cr4);
+  const changed = old ^ cr4;
+  if ((changed & CR4_ROLE) !== 0) vcpu.mmu.contextReset();
+  if (!vcpu.ept && pcideOn) vcpu.mmu.unload();
+  if ((changed & CR4.pge) !== 0 || pcideOff) vcpu.mmu.flushGuestTlb();
+  else if ((changed & CR4.pae) !== 0 || ((cr4 & CR4.smep) !== 0 && (old & CR4.smep) === 0)) vcpu.requestTlbFlush();
+  return true;
+};
+
+/** WRMSR to IA32_EFER (KVM's set_efer). */
+export const setEfer = (vcpu: Vcpu, value: bigint): boolean => {
+  const c = vcpu.vm.cpuid;
+  const allowed = EFER.sce | EFER.lme | EFER.lma | (c.has('nx') ? EFER.nxe : 0);
+  if (value >> 32n !== 0n || (Number(value) & ~allowed) !== 0) return false;
+  const old = vcpu.efer;
+  const paging = (vcpu.cr0 & CR0.pg) !== 0;
+  if (paging && ((Number(value) ^ old) & EFER.lme) !== 0) return false;
+  const efer = (Number(value) & ~EFER.lma) | (old & EFER.lma);
+  vcpu.setEfer(efer);
+  if (((efer ^ old) & (EFER.nxe | EFER.lme)) !== 0) vcpu.mmu.contextReset();
+  return true;
+};
+
+/** VMCS fields of a segment, by number (`SEG`). */
+export const SEGMENT_FIELDS = [
+  { selector: VMCS.guestEsSelector, base: VMCS.guestEsBase, limit: VMCS.guestEsLimit, rights: VMCS.guestEsAccessRights },
+  { selector: VMCS.guestCsSelector, base: VMCS.guestCsBase, limit: VMCS.guestCsLimit, rights: VMCS.guestCsAccessRights },
+  { selector: VMCS.guestSsSelector, base: VMCS.guestSsBase, limit: VMCS.guestSsLimit, rights: VMCS.guestSsAccessRights },
+  { selector: VMCS.guestDsSelector, base: VMCS.guestDsBase, limit: VMCS.guestDsLimit, rights: VMCS.guestDsAccessRights },
+  { selector: VMCS.guestFsSelector, base: VMCS.guestFsBase, limit: VMCS.guestFsLimit, rights: VMCS.guestFsAccessRights },
+  { selector: VMCS.guestGsSelector, base: VMCS.guestGsBase, limit: VMCS.guestGsLimit, rights: VMCS.guestGsAccessRights },
+  { selector: VMCS.guestLdtrSelector, base: VMCS.guestLdtrBase, limit: VMCS.guestLdtrLimit, rights: VMCS.guestLdtrAccessRights },
+  { selector: VMCS.guestTrSelector, base: VMCS.guestTrBase, limit: VMCS.guestTrLimit, rights: VMCS.guestTrAccessRights },
+] as const;
+if (SEGMENT_FIELDS.length !== Object.keys(SEG).length) throw new Error('a segment register has no VMCS fields');

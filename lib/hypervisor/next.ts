@@ -1,0 +1,30 @@
+/** What the run loop does after an exit has been handled. */
+
+/** Why a run ended. */
+export type OutcomeKind =
+  | 'poweroff'
+  | 'reset'
+  | 'halt'
+  | 'until'
+  | 'limit'
+  | 'triple-fault'
+  | 'interrupted'
+  | 'entry-failure'
+  | 'emulation-failure';
+
+export interface Outcome {
+  readonly kind: OutcomeKind;
+  /** What a person wants to know: the instruction, the rule that an entry broke. */
+  readonly detail?: string;
+}
+
+/** A handler never resumes by itself: the guest goes on, or the run ends. */
+export type Next = { readonly to: 'guest' } | { readonly to: 'user'; readonly outcome: Outcome };
+
+/** The guest goes on. */
+export const RESUME: Next = { to: 'guest' };
+
+export const stop = (kind: OutcomeKind, detail?: string): Next => ({
+  to: 'user',
+  outcome: detail === undefined ? { kind } : { kind, detail },
+});

@@ -1,0 +1,36 @@
+/** Helpers of the SSE and MMX rows: building vectors and masks out of scalars. Knows no instruction. */
+import type { Ops } from '../verbs.js';
+
+/** A vector of two 64-bit halves. */
+export const vector = <V>(o: Ops<V>, low: V, high: V): V => o.withLane(o.fromLow(low), 64, 1, high);
+export const constant = <V>(o: Ops<V>, low: bigint, high: bigint): V => vector(o, o.imm(low, 64), o.imm(high, 64));
+export const zeroVector = <V>(o: Ops<V>): V => o.fromLow(o.imm(0n, 64));
+
+/** Lane numbers of a shuffle: bytes of the lanes `from` (numbered over both operands) of `bytes` bytes each. */
+export const lanesOf = (bytes: number, from: readonly number[]): readonly number[] =>
+  from.flatMap((lane) => Array.from({ length: bytes }, (_, i) => lane * bytes + i));
+
+/** Interleaves the low or high lanes of two vectors (PUNPCK, UNPCK). */
+export const interleave = (bytes: number, high: boolean): readonly number[] => {
+  const lanes = 16 / bytes;
+  const first = high ? lanes / 2 : 0;
+  return lanesOf(bytes, Array.from({ length: lanes }, (_, i) => first + (i >> 1) + (i & 1) * lanes));
+};
+
+/** Two bits of an immediate at `position`, as a value of 64 bits. */
+const field = <V>(o: Ops<V>, imm: V, position: number): V =>
+  o.and(o.shr(o.zext(imm, 64), o.imm(position, 32)), o.imm(3n, 64));
+
+/** Byte numbers for two 32-bit lanes chosen by the fields of `imm` at bits `at` and `at + 2`. */
+export const chooseDwords = <V>(o: Ops<V>, imm: V, at: number): V => {
+  const low = o.mul(field(o, imm, at), o.imm(0x0404_0404n, 64));
+  const high = o.mul(field(o, imm, at + 2), o.imm(0x0404_0404_0000_0000n, 64));
+  return o.add(o.or(low, high), o.imm(0x0302_0100_0302_0100n, 64));
+};
+/** Byte numbers for four 16-bit lanes chosen by `imm` within the half that begins at byte `base`. */
+export const chooseWords = <V>(o: Ops<V>, imm: V, base: bigint): V => {
+  let v = o.imm(0x0100_0100_0100_0100n + base * 0x0101_0101_0101_0101n, 64);
+  for (let i = 0; i < 4; i++) v = o.add(v, o.mul(field(o, imm, 2 * i), o.imm(0x0202n << BigInt(16 * i), 64)));
+  return v;
+};
+
