@@ -23,8 +23,6 @@ export interface MemoryUnit {
   fetch(lo: number, hi: number): number;
   /** CPL, AC, CR0, CR3, CR4, EFER or the VMX context changed: select the TLB sets anew. */
   contextChanged(): void;
-  /** Linear-memory address of `size` aligned bytes at a physical address of the running software (through EPT in a guest), or LEFT. */
-  physical?(address: number, size: number, kind: number): number;
   /** MOV to CR3 of a checked value: switches context; flushes as the SDM says unless `keep` (bit 63 with CR4.PCIDE). */
   loadCr3(keep: boolean): void;
   invlpg(lo: number, hi: number): void;
@@ -51,6 +49,10 @@ export interface NonRoot {
   io(access: IoAccess): boolean;
   rdmsr(msr: number): boolean;
   wrmsr(msr: number): boolean;
+  /** RDMSR that did not exit: the value of a virtualized register (x2APIC TPR), or undefined for the register itself. */
+  virtualRdmsr?(msr: number): bigint | undefined;
+  /** WRMSR that did not exit: `register` to write the register itself; `done`, or `left` with a fault or exit recorded. */
+  virtualWrmsr?(msr: number, value: bigint): 'register' | 'done' | 'left';
   descriptorTable(reason: 46 | 47, qualification: bigint, info: number): boolean;
   taskSwitch(selector: number, source: 0 | 1 | 2 | 3): boolean;
   /** Called for every fault, trap and software interrupt about to be delivered (not for injected events). */

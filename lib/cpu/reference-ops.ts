@@ -286,8 +286,10 @@ export class ReferenceOps extends ValueVerbs implements Ops<Value> {
   call(helper: string, args: readonly Value[] = [], results: 0 | 1 | 2 | 3 | 4 = 0): readonly Value[] {
     const { state } = this.env;
     if (args.length > 8) throw new InvariantError(`helper ${helper} is given ${args.length} arguments`);
+    // A vector takes the place of two arguments.
     args.forEach((a, i) => {
       state.set64(S.arg + 8 * i, BigInt.asUintN(64, a.v));
+      if (a.w === 128) state.set64(S.arg + 8 * i + 8, a.v >> 64n);
     });
     if (!this.env.helper(helper)) throw LEAVING.event;
     return Array.from({ length: results }, (_, i) => value(state.get64(S.result + 8 * i), 64));

@@ -147,7 +147,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
   const zeros = (): number[] => new Array<number>(8).fill(0);
   const timer = createLapicTimer(options.clock, () => deliverLocal(LVT.timer), options.tscOffset ?? 0);
   const fresh = (): Omit<LapicState, 'timer'> => ({
-    base: LAPIC_BASE | APIC_BASE_BIT.enable | (apicId === 0 ? APIC_BASE_BIT.bsp : 0),
+    base: LAPIC_BASE + APIC_BASE_BIT.enable + (apicId === 0 ? APIC_BASE_BIT.bsp : 0),
     id: apicId,
     tpr: 0,
     ldr: 0,

@@ -8,7 +8,7 @@
  */
 import { LabError } from '../base/error.js';
 import { CR0, CR4, VECTOR } from '../isa/state.js';
-import { ENTRY_CONTROL, EXIT_CONTROL, type FieldEncoding, PIN, PROC, SECONDARY, VMCS, type VmxPort } from '../vmx/port.js';
+import { ENTRY_CONTROL, EXIT_CONTROL, PIN, PROC, SECONDARY, VMCS, type VmxPort } from '../vmx/port.js';
 import type { KvmIntelParams } from './params.js';
 
 /** What KVM looks at when it chooses controls. */
@@ -40,24 +40,40 @@ const adjust = (port: VmxPort, word: keyof typeof CAPABILITY, required: number, 
   const mayBe1 = Number(msr >> 32n);
   const missing = (required & ~mayBe1) >>> 0;
   if (missing !== 0) {
-    throw new LabError('vmx.controls', `the processor does not offer ${word} controls 0x${missing.toString(16)} that KVM needs`);
+    throw new LabError(
+      'vmx.controls',
+      `the processor does not offer ${word} controls 0x${missing.toString(16)} that KVM needs`,
+    );
   }
   return (((required | optional) & mayBe1) | mustBe1) >>> 0;
 };
 
-const CR4_GUEST_OWNED = CR4.pvi | CR4.tsd | CR4.de | CR4.pge | CR4.pce | CR4.osfxsr | CR4.osxmmexcpt | CR4.fsgsbase;
+const CR4_GUEST_OWNED =
+  CR4.pvi | CR4.tsd | CR4.de | CR4.pge | CR4.pce | CR4.osfxsr | CR4.osxmmexcpt | CR4.fsgsbase;
 const ALWAYS_EXCEPTIONS = (1 << VECTOR.db) | (1 << VECTOR.ud) | (1 << VECTOR.ac) | (1 << VECTOR.mc);
 
 /** The control words at vCPU creation: 64-bit mode, local APIC in xAPIC mode, no window open. */
 export const chooseControls = (port: VmxPort, choice: ControlChoice): ControlWords => {
   const p = choice.params;
   const { ept } = p;
-  const pin = adjust(port, 'pin', PIN.externalInterruptExiting | PIN.nmiExiting, PIN.virtualNmis | (p.preemption_timer ? PIN.activatePreemptionTimer : 0));
+  const pin = adjust(
+    port,
+    'pin',
+    PIN.externalInterruptExiting | PIN.nmiExiting,
+    PIN.virtualNmis | (p.preemption_timer ? PIN.activatePreemptionTimer : 0),
+  );
   let proc = adjust(
     port,
     'proc',
-    PROC.hltExiting | PROC.useTscOffsetting | PROC.mwaitExiting | PROC.monitorExiting | PROC.rdpmcExiting |
-      PROC.unconditionalIoExiting | PROC.movDrExiting | PROC.useMsrBitmaps | PROC.activateSecondaryControls,
+    PROC.hltExiting |
+      PROC.useTscOffsetting |
+      PROC.mwaitExiting |
+      PROC.monitorExiting |
+      PROC.rdpmcExiting |
+      PROC.unconditionalIoExiting |
+      PROC.movDrExiting |
+      PROC.useMsrBitmaps |
+      PROC.activateSecondaryControls,
     p.flexpriority ? PROC.useTprShadow : PROC.cr8LoadExiting | PROC.cr8StoreExiting,
   );
   const paging = PROC.invlpgExiting | PROC.cr3LoadExiting | PROC.cr3StoreExiting;
@@ -79,8 +95,18 @@ export const chooseControls = (port: VmxPort, choice: ControlChoice): ControlWor
     pin,
     proc,
     secondary,
-    exit: adjust(port, 'exit', EXIT_CONTROL.hostAddressSpaceSize | EXIT_CONTROL.acknowledgeInterrupt | EXIT_CONTROL.saveDebugControls, EXIT_CONTROL.loadHostPat),
-    entry: adjust(port, 'entry', ENTRY_CONTROL.loadDebugControls | ENTRY_CONTROL.ia32eModeGuest, ENTRY_CONTROL.loadPat),
+    exit: adjust(
+      port,
+      'exit',
+      EXIT_CONTROL.hostAddressSpaceSize | EXIT_CONTROL.acknowledgeInterrupt | EXIT_CONTROL.saveDebugControls,
+      EXIT_CONTROL.loadHostPat,
+    ),
+    entry: adjust(
+      port,
+      'entry',
+      ENTRY_CONTROL.loadDebugControls | ENTRY_CONTROL.ia32eModeGuest,
+      ENTRY_CONTROL.loadPat,
+    ),
     exceptionBitmap: (ALWAYS_EXCEPTIONS | (ept ? 0 : 1 << VECTOR.pf)) >>> 0,
     cr0GuestOwned: ept ? CR0.ts | CR0.wp : CR0.ts,
     cr4GuestOwned: ept ? CR4_GUEST_OWNED : CR4_GUEST_OWNED & ~CR4.pge,
@@ -133,22 +159,27 @@ export class Controls {
   }
   setProc(bit: number, on: boolean): void {
     const word = (on ? this.#proc | bit : this.#proc & ~bit) >>> 0;
-    if (word !== this.#proc) this.#write(VMCS.procBasedControls, (this.#proc = word));
+    if (word === this.#proc) return;
+    this.#proc = word;
+    this.#port.vmwrite32(VMCS.procBasedControls, word);
   }
   setSecondary(bit: number, on: boolean): void {
     const word = (on ? this.#secondary | bit : this.#secondary & ~bit) >>> 0;
-    if (word !== this.#secondary) this.#write(VMCS.secondaryControls, (this.#secondary = word));
+    if (word === this.#secondary) return;
+    this.#secondary = word;
+    this.#port.vmwrite32(VMCS.secondaryControls, word);
   }
   setEntry(bit: number, on: boolean): void {
     const word = (on ? this.#entry | bit : this.#entry & ~bit) >>> 0;
-    if (word !== this.#entry) this.#write(VMCS.entryControls, (this.#entry = word));
+    if (word === this.#entry) return;
+    this.#entry = word;
+    this.#port.vmwrite32(VMCS.entryControls, word);
   }
   setExit(bit: number, on: boolean): void {
     const word = (on ? this.#exit | bit : this.#exit & ~bit) >>> 0;
-    if (word !== this.#exit) this.#write(VMCS.exitControls, (this.#exit = word));
-  }
-  #write(field: FieldEncoding, word: number): void {
-    this.#port.vmwrite32(field, word);
+    if (word === this.#exit) return;
+    this.#exit = word;
+    this.#port.vmwrite32(VMCS.exitControls, word);
   }
 }
 
@@ -161,7 +192,12 @@ export const READ_PASSTHROUGH_MSRS = [0x10] as const;
  * Sets or clears the interception of one MSR in a 4 KiB bitmap: reads of low and high MSRs, then writes of both.
  * SDM "MSR-Bitmap Address".
  */
-export const interceptMsr = (bitmap: Uint8Array, msr: number, kind: 'read' | 'write', intercept: boolean): void => {
+export const interceptMsr = (
+  bitmap: Uint8Array,
+  msr: number,
+  kind: 'read' | 'write',
+  intercept: boolean,
+): void => {
   const high = msr >= 0xc0000000;
   const index = high ? msr - 0xc0000000 : msr;
   const at = (kind === 'read' ? 0 : 0x800) + (high ? 0x400 : 0) + (index >> 3);

@@ -57,11 +57,18 @@ export const costTable = (given: CostOptions = {}): CostTable => {
   const out: Record<string, number> = {};
   for (const [name, r] of Object.entries(COSTS)) out[name] = r.cycles;
   for (const [name, cycles] of Object.entries(given)) {
-    if (!Object.hasOwn(COSTS, name)) throw new LabError('cost.name', `unknown cost '${name}'`, `valid names: ${Object.keys(COSTS).join(', ')}`);
-    if (!Number.isInteger(cycles) || cycles < 0) throw new LabError('cost.value', `cost '${name}' must be a whole number of cycles, not ${cycles}`);
+    if (!Object.hasOwn(COSTS, name))
+      throw new LabError(
+        'cost.name',
+        `unknown cost '${name}'`,
+        `valid names: ${Object.keys(COSTS).join(', ')}`,
+      );
+    if (!Number.isInteger(cycles) || cycles < 0)
+      throw new LabError('cost.value', `cost '${name}' must be a whole number of cycles, not ${cycles}`);
     out[name] = cycles;
   }
-  const byReason = new Float64Array(REASON_COUNT).fill(out['base']);
-  for (const [name, r] of Object.entries(COSTS) as [string, CostRow][]) if (r.reason !== undefined) byReason[r.reason] += out[name];
+  const byReason = new Float64Array(REASON_COUNT).fill(given.base ?? COSTS.base.cycles);
+  for (const [name, r] of Object.entries(COSTS) as [string, CostRow][])
+    if (r.reason !== undefined) byReason[r.reason] += out[name];
   return { ...(out as Record<CostName, number>), byReason };
 };

@@ -53,7 +53,8 @@ export class ExitCounts {
   /** The lines of reasons that occurred, by reason. Both views agree, see above. */
   lines(_view: CountView = 'hw'): ExitLine[] {
     const out: ExitLine[] = [];
-    for (let reason = 0; reason < REASON_COUNT; reason++) if (this.exits[reason] > 0) out.push(this.line(reason));
+    for (let reason = 0; reason < REASON_COUNT; reason++)
+      if (this.exits[reason] > 0) out.push(this.line(reason));
     return out;
   }
   line(reason: number): ExitLine {
@@ -70,7 +71,8 @@ export class ExitCounts {
   /** Exits by reason, for comparison with another run. */
   snapshot(): Readonly<Record<number, number>> {
     const out: Record<number, number> = {};
-    for (let reason = 0; reason < REASON_COUNT; reason++) if (this.exits[reason] > 0) out[reason] = this.exits[reason];
+    for (let reason = 0; reason < REASON_COUNT; reason++)
+      if (this.exits[reason] > 0) out[reason] = this.exits[reason];
     return out;
   }
 }

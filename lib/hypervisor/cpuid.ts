@@ -14,6 +14,8 @@ export interface GuestCpuidOptions {
   readonly ept: boolean;
   /** Nothing may depend on the mode: GBPAGES as the processor has it. */
   readonly identical: boolean;
+  /** UMIP, which the processor has or not. */
+  readonly umip: boolean;
   readonly pvEoi: boolean;
   readonly asyncPf: boolean;
   readonly stealTime: boolean;
@@ -37,7 +39,16 @@ export const HIDEABLE = {
 export type HideableFeature = keyof typeof HIDEABLE;
 
 /** KVM's paravirtual feature bits of leaf 0x40000001 EAX. */
-export const KVM_FEATURE = { clocksource: 1, nopIoDelay: 1 << 1, clocksource2: 1 << 3, asyncPf: 1 << 4, stealTime: 1 << 5, pvEoi: 1 << 6, asyncPfInt: 1 << 14, clocksourceStable: 1 << 24 } as const;
+export const KVM_FEATURE = {
+  clocksource: 1,
+  nopIoDelay: 1 << 1,
+  clocksource2: 1 << 3,
+  asyncPf: 1 << 4,
+  stealTime: 1 << 5,
+  pvEoi: 1 << 6,
+  asyncPfInt: 1 << 14,
+  clocksourceStable: 1 << 24,
+} as const;
 
 /** Bits that KVM passes on, by register; the rest is hidden. */
 const bits = (...n: number[]): number => n.reduce((m, b) => m | (1 << b), 0);
@@ -82,24 +93,35 @@ export class GuestCpuid {
     const xstate = hw(0xd);
     this.supportedXcr0 = (hw(1).ecx & bits(26)) !== 0 ? xstate.eax & 7 : 0;
     this.#highestBasic = Math.min(hw(0).eax, 0x1f);
-    for (let leaf = 0; leaf <= this.#highestBasic; leaf++) this.#leaves.set(leaf, basicLeaf(leaf, hw, this.supportedXcr0));
+    for (let leaf = 0; leaf <= this.#highestBasic; leaf++)
+      this.#leaves.set(leaf, basicLeaf(leaf, hw, this.supportedXcr0, options.umip));
     this.#entry(0).eax = this.#highestBasic;
     const highestExtended = Math.min(hw(0x80000000).eax >>> 0, 0x80000008);
-    for (let leaf = 0x80000000; leaf <= highestExtended; leaf++) this.#leaves.set(leaf, [extendedLeaf(leaf, hw, options)]);
+    for (let leaf = 0x80000000; leaf <= highestExtended; leaf++)
+      this.#leaves.set(leaf, [extendedLeaf(leaf, hw, options)]);
     if (this.#leaves.has(0x80000000)) this.#entry(0x80000000).eax = highestExtended;
     // "KVMKVMKVM\0\0\0"
     this.#leaves.set(KVM_BASE, [{ eax: KVM_BASE + 1, ebx: 0x4b4d564b, ecx: 0x564b4d56, edx: 0x4d }]);
     const f = KVM_FEATURE;
     const features =
-      f.clocksource | f.nopIoDelay | f.clocksource2 | f.clocksourceStable |
-      (options.pvEoi ? f.pvEoi : 0) | (options.asyncPf ? f.asyncPf | f.asyncPfInt : 0) | (options.stealTime ? f.stealTime : 0);
+      f.clocksource |
+      f.nopIoDelay |
+      f.clocksource2 |
+      f.clocksourceStable |
+      (options.pvEoi ? f.pvEoi : 0) |
+      (options.asyncPf ? f.asyncPf | f.asyncPfInt : 0) |
+      (options.stealTime ? f.stealTime : 0);
     this.#leaves.set(KVM_BASE + 1, [{ eax: features, ebx: 0, ecx: 0, edx: 0 }]);
     for (const name of options.hide) this.#hide(name);
   }
 
   #hide(name: string): void {
     if (!Object.hasOwn(HIDEABLE, name)) {
-      throw new LabError('cpuid.hide', `'${name}' is no CPUID feature that can be hidden`, Object.keys(HIDEABLE).join(', '));
+      throw new LabError(
+        'cpuid.hide',
+        `'${name}' is no CPUID feature that can be hidden`,
+        Object.keys(HIDEABLE).join(', '),
+      );
     }
     const [leaf, subleaf, register, bit] = HIDEABLE[name as HideableFeature];
     const entry = this.#leaves.get(leaf)?.[subleaf];
@@ -139,7 +161,8 @@ export class GuestCpuid {
 
   /** No range of leaves that the guest has contains the leaf (KVM redirects such a leaf on Intel). */
   #outOfRange(leaf: number): boolean {
-    const start = leaf >= 0x40000000 && leaf <= 0x4fffffff ? (leaf & 0xffffff00) >>> 0 : (leaf & 0x80000000) >>> 0;
+    const start =
+      leaf >= 0x40000000 && leaf <= 0x4fffffff ? (leaf & 0xffffff00) >>> 0 : (leaf & 0x80000000) >>> 0;
     const first = this.#leaves.get(start)?.[0];
     return first === undefined || leaf > first.eax >>> 0;
   }
@@ -155,11 +178,16 @@ export class GuestCpuid {
   }
 }
 
-const unsigned = (e: CpuidRegisters): CpuidRegisters => ({ eax: e.eax >>> 0, ebx: e.ebx >>> 0, ecx: e.ecx >>> 0, edx: e.edx >>> 0 });
+const unsigned = (e: CpuidRegisters): CpuidRegisters => ({
+  eax: e.eax >>> 0,
+  ebx: e.ebx >>> 0,
+  ecx: e.ecx >>> 0,
+  edx: e.edx >>> 0,
+});
 
 type Hardware = (leaf: number, subleaf?: number) => Entry;
 
-const basicLeaf = (leaf: number, hw: Hardware, xcr0: number): Entry[] => {
+const basicLeaf = (leaf: number, hw: Hardware, xcr0: number, umip: boolean): Entry[] => {
   const e = hw(leaf);
   switch (leaf) {
     case 0:
@@ -184,8 +212,15 @@ const basicLeaf = (leaf: number, hw: Hardware, xcr0: number): Entry[] => {
       // ARAT: the local APIC timer never stops
       return [{ eax: 4, ebx: 0, ecx: 0, edx: 0 }];
     case 7:
-      // TSC_ADJUST and ARCH_CAPABILITIES are emulated, UMIP too where the processor lacks it
-      return [{ eax: 0, ebx: (e.ebx & KEEP.ebx7) | bits(1), ecx: (e.ecx & KEEP.ecx7) | bits(2), edx: (e.edx & KEEP.edx7) | bits(29) }];
+      // TSC_ADJUST and ARCH_CAPABILITIES are emulated
+      return [
+        {
+          eax: 0,
+          ebx: (e.ebx & KEEP.ebx7) | bits(1),
+          ecx: (e.ecx & KEEP.ecx7) | (umip ? bits(2) : 0),
+          edx: (e.edx & KEEP.edx7) | bits(29),
+        },
+      ];
     case 0xd: {
       if (xcr0 === 0) return [{ eax: 0, ebx: 0, ecx: 0, edx: 0 }];
       const out: Entry[] = [{ eax: e.eax & xcr0, ebx: 0, ecx: e.ecx, edx: 0 }];

@@ -9,7 +9,8 @@ import { CR0, CR4, EFER, SEG } from '../isa/state.js';
 import { VMCS } from '../vmx/port.js';
 import type { Vcpu } from './vcpu.js';
 
-const CR0_DEFINED = CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg;
+const CR0_DEFINED =
+  CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg;
 const CR0_ROLE = CR0.pg | CR0.wp;
 const CR4_ROLE = CR4.pse | CR4.pae | CR4.la57 | CR4.smep | CR4.smap | CR4.pke;
 const CS_RIGHTS_L = 0x2000;
@@ -46,7 +47,9 @@ export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
       if ((vcpu.port.vmread32(VMCS.guestCsAccessRights) & CS_RIGHTS_L) !== 0) return false;
       vcpu.setEfer(vcpu.efer | EFER.lma);
     } else {
-      vcpu.vm.log.print(`kvm: vcpu0 enters ${(vcpu.cr4 & CR4.pae) !== 0 ? 'PAE' : '32-bit'} paging, which this MMU does not model`);
+      vcpu.vm.log.print(
+        `kvm: vcpu0 enters ${(vcpu.cr4 & CR4.pae) !== 0 ? 'PAE' : '32-bit'} paging, which this MMU does not model`,
+      );
       return false;
     }
   }
@@ -86,9 +89,23 @@ export const allowedCr4 = (vcpu: Vcpu): number => {
   const c = vcpu.vm.cpuid;
   const { vme, pvi, tsd, de, pse, pae, mce, pge, pce, osfxsr, osxmmexcpt } = CR4;
   return (
-    vme | pvi | tsd | de | pse | pae | mce | pge | pce | osfxsr | osxmmexcpt |
-    (c.has('umip') ? CR4.umip : 0) | (c.has('fsgsbase') ? CR4.fsgsbase : 0) | (c.has('pcid') ? CR4.pcide : 0) |
-    (c.has('xsave') ? CR4.osxsave : 0) | (c.has('smep') ? CR4.smep : 0) | (c.has('smap') ? CR4.smap : 0)
+    vme |
+    pvi |
+    tsd |
+    de |
+    pse |
+    pae |
+    mce |
+    pge |
+    pce |
+    osfxsr |
+    osxmmexcpt |
+    (c.has('umip') ? CR4.umip : 0) |
+    (c.has('fsgsbase') ? CR4.fsgsbase : 0) |
+    (c.has('pcid') ? CR4.pcide : 0) |
+    (c.has('xsave') ? CR4.osxsave : 0) |
+    (c.has('smep') ? CR4.smep : 0) |
+    (c.has('smap') ? CR4.smap : 0)
   );
 };
 
@@ -107,7 +124,8 @@ export const setCr4 = (vcpu: Vcpu, value: bigint): boolean => {
   if ((changed & CR4_ROLE) !== 0) vcpu.mmu.contextReset();
   if (!vcpu.ept && pcideOn) vcpu.mmu.unload();
   if ((changed & CR4.pge) !== 0 || pcideOff) vcpu.mmu.flushGuestTlb();
-  else if ((changed & CR4.pae) !== 0 || ((cr4 & CR4.smep) !== 0 && (old & CR4.smep) === 0)) vcpu.requestTlbFlush();
+  else if ((changed & CR4.pae) !== 0 || ((cr4 & CR4.smep) !== 0 && (old & CR4.smep) === 0))
+    vcpu.requestTlbFlush();
   return true;
 };
 
@@ -127,13 +145,54 @@ export const setEfer = (vcpu: Vcpu, value: bigint): boolean => {
 
 /** VMCS fields of a segment, by number (`SEG`). */
 export const SEGMENT_FIELDS = [
-  { selector: VMCS.guestEsSelector, base: VMCS.guestEsBase, limit: VMCS.guestEsLimit, rights: VMCS.guestEsAccessRights },
-  { selector: VMCS.guestCsSelector, base: VMCS.guestCsBase, limit: VMCS.guestCsLimit, rights: VMCS.guestCsAccessRights },
-  { selector: VMCS.guestSsSelector, base: VMCS.guestSsBase, limit: VMCS.guestSsLimit, rights: VMCS.guestSsAccessRights },
-  { selector: VMCS.guestDsSelector, base: VMCS.guestDsBase, limit: VMCS.guestDsLimit, rights: VMCS.guestDsAccessRights },
-  { selector: VMCS.guestFsSelector, base: VMCS.guestFsBase, limit: VMCS.guestFsLimit, rights: VMCS.guestFsAccessRights },
-  { selector: VMCS.guestGsSelector, base: VMCS.guestGsBase, limit: VMCS.guestGsLimit, rights: VMCS.guestGsAccessRights },
-  { selector: VMCS.guestLdtrSelector, base: VMCS.guestLdtrBase, limit: VMCS.guestLdtrLimit, rights: VMCS.guestLdtrAccessRights },
-  { selector: VMCS.guestTrSelector, base: VMCS.guestTrBase, limit: VMCS.guestTrLimit, rights: VMCS.guestTrAccessRights },
+  {
+    selector: VMCS.guestEsSelector,
+    base: VMCS.guestEsBase,
+    limit: VMCS.guestEsLimit,
+    rights: VMCS.guestEsAccessRights,
+  },
+  {
+    selector: VMCS.guestCsSelector,
+    base: VMCS.guestCsBase,
+    limit: VMCS.guestCsLimit,
+    rights: VMCS.guestCsAccessRights,
+  },
+  {
+    selector: VMCS.guestSsSelector,
+    base: VMCS.guestSsBase,
+    limit: VMCS.guestSsLimit,
+    rights: VMCS.guestSsAccessRights,
+  },
+  {
+    selector: VMCS.guestDsSelector,
+    base: VMCS.guestDsBase,
+    limit: VMCS.guestDsLimit,
+    rights: VMCS.guestDsAccessRights,
+  },
+  {
+    selector: VMCS.guestFsSelector,
+    base: VMCS.guestFsBase,
+    limit: VMCS.guestFsLimit,
+    rights: VMCS.guestFsAccessRights,
+  },
+  {
+    selector: VMCS.guestGsSelector,
+    base: VMCS.guestGsBase,
+    limit: VMCS.guestGsLimit,
+    rights: VMCS.guestGsAccessRights,
+  },
+  {
+    selector: VMCS.guestLdtrSelector,
+    base: VMCS.guestLdtrBase,
+    limit: VMCS.guestLdtrLimit,
+    rights: VMCS.guestLdtrAccessRights,
+  },
+  {
+    selector: VMCS.guestTrSelector,
+    base: VMCS.guestTrBase,
+    limit: VMCS.guestTrLimit,
+    rights: VMCS.guestTrAccessRights,
+  },
 ] as const;
-if (SEGMENT_FIELDS.length !== Object.keys(SEG).length) throw new Error('a segment register has no VMCS fields');
+if (SEGMENT_FIELDS.length !== Object.keys(SEG).length)
+  throw new Error('a segment register has no VMCS fields');

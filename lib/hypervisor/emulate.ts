@@ -6,7 +6,7 @@
  * the MMU (`pteWrite`); other addresses go to devices. A REP instruction runs up to 1024 iterations an exit, as KVM's.
  * Not modelled: segment limits, instructions whose semantics are helpers (they end the run as an emulation failure).
  */
-import { executeInsn, type Environment, type MemoryPort, StateBlock } from '../cpu/reference.js';
+import { type Environment, executeInsn, type MemoryPort, StateBlock } from '../cpu/reference.js';
 import { decode } from '../isa/decoder.js';
 import { arithmeticFlags, FLAGS } from '../isa/flags.js';
 import type { Insn } from '../isa/rows.js';
@@ -39,15 +39,20 @@ export class Emulator {
     this.#vcpu = vcpu;
     this.#env = {
       state: this.#state,
-      memory: new GuestLinear(vcpu, (fault) => {
-        this.#fault = fault;
-      }, (vector) => this.#raise(vector)),
+      memory: new GuestLinear(
+        vcpu,
+        (fault) => {
+          this.#fault = fault;
+        },
+        (vector) => this.#raise(vector),
+      ),
       helper: (name) => {
         this.#unsupported = name;
         this.#state.set32(S.leave, LEAVE.fault);
         return false;
       },
-      segment: (seg, offset) => Number(BigInt.asUintN(32, this.#state.get64(S.segBase + 8 * seg) + BigInt(offset))),
+      segment: (seg, offset) =>
+        Number(BigInt.asUintN(32, this.#state.get64(S.segBase + 8 * seg) + BigInt(offset))),
     };
   }
 
@@ -65,7 +70,12 @@ export class Emulator {
     vcpu.vm.stats.insn_emulation++;
     if (insn === 'fault') return RESUME;
     if (insn === undefined) return this.#fail('it cannot be decoded');
-    if (unprotect !== undefined && insn.row.pageTableWriting !== true && vcpu.mmu.unprotectAndRetry(unprotect, vcpu.rip)) return RESUME;
+    if (
+      unprotect !== undefined &&
+      insn.row.pageTableWriting !== true &&
+      vcpu.mmu.unprotectAndRetry(unprotect, vcpu.rip)
+    )
+      return RESUME;
     vcpu.vm.charge(vcpu.vm.costs.emulated);
     return this.execute(insn);
   }
@@ -138,9 +148,15 @@ export class Emulator {
     s.set64(S.flagR, (flags & FLAG.zf) !== 0 ? 0n : 1n);
     s.set32(S.eflags, flags & ~ARITHMETIC_FLAGS);
     s.set32(S.leave, LEAVE.none);
-    for (let seg = SEG.es; seg <= SEG.gs; seg++) s.set64(S.segBase + 8 * seg, port.vmread(SEGMENT_FIELDS[seg].base));
+    for (let seg = SEG.es; seg <= SEG.gs; seg++)
+      s.set64(S.segBase + 8 * seg, port.vmread(SEGMENT_FIELDS[seg].base));
     for (const op of insn.operands) if (op.kind === 'xmm') this.#loadXmm(op.index);
-    const count = insn.row.string === undefined ? 1 : (Number(s.gpr(GPR.rcx) & BigInt(STRING_MASK)) || STRING_MASK + 1);
+    let count = 1;
+    if (insn.row.string !== undefined) {
+      count = Number(s.gpr(GPR.rcx) & BigInt(STRING_MASK)) || STRING_MASK + 1;
+      // an interrupt between two iterations comes where it would come without emulation
+      count = Math.max(1, Math.min(count, this.#vcpu.vm.untilDeadline()));
+    }
     s.set32(S.budget, count);
     return count;
   }
@@ -159,7 +175,10 @@ export class Emulator {
     }
     port.vmwrite(VMCS.guestRip, s.get64(S.rip));
     const arithmetic = arithmeticFlags(s.get32(S.flagKind), s.get64(S.flagA), s.get64(S.flagR));
-    port.vmwrite32(VMCS.guestRflags, ((s.get32(S.eflags) & ~ARITHMETIC_FLAGS & ~FLAG.rf) | arithmetic | 2) >>> 0);
+    port.vmwrite32(
+      VMCS.guestRflags,
+      ((s.get32(S.eflags) & ~ARITHMETIC_FLAGS & ~FLAG.rf) | arithmetic | 2) >>> 0,
+    );
     for (const op of insn.operands) {
       if (op.kind !== 'xmm') continue;
       const v = new DataView(new ArrayBuffer(16));

@@ -19,7 +19,14 @@ export interface InterruptSource {
   acknowledge(): number;
 }
 
-const TYPE = { interrupt: 0, nmi: 2, hardException: 3, softInterrupt: 4, privSoftException: 5, softException: 6 } as const;
+const TYPE = {
+  interrupt: 0,
+  nmi: 2,
+  hardException: 3,
+  softInterrupt: 4,
+  privSoftException: 5,
+  softException: 6,
+} as const;
 const VALID = 0x8000_0000;
 const HAS_CODE = 0x800;
 const STI_OR_MOV_SS = 3;
@@ -27,7 +34,11 @@ const NMI_BLOCKING = 8;
 
 type Class = 'benign' | 'contributory' | 'page-fault';
 const classOf = (vector: number): Class =>
-  vector === VECTOR.pf ? 'page-fault' : vector === VECTOR.de || (vector >= VECTOR.ts && vector <= VECTOR.gp) ? 'contributory' : 'benign';
+  vector === VECTOR.pf
+    ? 'page-fault'
+    : vector === VECTOR.de || (vector >= VECTOR.ts && vector <= VECTOR.gp)
+      ? 'contributory'
+      : 'benign';
 
 export class EventState {
   exceptionPending = false;
@@ -54,7 +65,10 @@ export class EventState {
     const second = classOf(vector);
     if (this.vector === VECTOR.df && second !== 'benign') {
       this.tripleFault = true;
-    } else if ((first === 'contributory' && second === 'contributory') || (first === 'page-fault' && second !== 'benign')) {
+    } else if (
+      (first === 'contributory' && second === 'contributory') ||
+      (first === 'page-fault' && second !== 'benign')
+    ) {
       this.#set(VECTOR.df, 0);
     } else {
       this.#set(vector, code);
@@ -85,7 +99,10 @@ export class EventState {
       case TYPE.nmi:
         this.nmiInjected = true;
         // its delivery begins anew, so NMIs are not blocked yet
-        port.vmwrite32(VMCS.guestInterruptibilityState, port.vmread32(VMCS.guestInterruptibilityState) & ~NMI_BLOCKING);
+        port.vmwrite32(
+          VMCS.guestInterruptibilityState,
+          port.vmread32(VMCS.guestInterruptibilityState) & ~NMI_BLOCKING,
+        );
         break;
       case TYPE.softException:
       case TYPE.privSoftException:
@@ -132,7 +149,12 @@ export class EventState {
     }
     if (this.exceptionPending) {
       // a fault saves RFLAGS with RF set, so that a code breakpoint does not trigger again
-      if (this.vector !== VECTOR.db && this.vector !== VECTOR.bp && this.vector !== VECTOR.of && this.vector !== VECTOR.df) {
+      if (
+        this.vector !== VECTOR.db &&
+        this.vector !== VECTOR.bp &&
+        this.vector !== VECTOR.of &&
+        this.vector !== VECTOR.df
+      ) {
         port.vmwrite32(VMCS.guestRflags, port.vmread32(VMCS.guestRflags) | FLAG.rf);
       }
       this.length = 1;
@@ -142,7 +164,10 @@ export class EventState {
       canInject = false;
     }
     if (this.nmiPending) {
-      if (canInject && (port.vmread32(VMCS.guestInterruptibilityState) & (NMI_BLOCKING | STI_OR_MOV_SS)) === 0) {
+      if (
+        canInject &&
+        (port.vmread32(VMCS.guestInterruptibilityState) & (NMI_BLOCKING | STI_OR_MOV_SS)) === 0
+      ) {
         this.nmiPending = false;
         this.nmiInjected = true;
         stats.nmi_injections++;
@@ -193,4 +218,5 @@ export class EventState {
 
 /** IF = 1 and no blocking by STI or MOV SS. */
 export const interruptAllowed = (port: VmxPort): boolean =>
-  (port.vmread32(VMCS.guestRflags) & FLAG.if) !== 0 && (port.vmread32(VMCS.guestInterruptibilityState) & STI_OR_MOV_SS) === 0;
+  (port.vmread32(VMCS.guestRflags) & FLAG.if) !== 0 &&
+  (port.vmread32(VMCS.guestInterruptibilityState) & STI_OR_MOV_SS) === 0;

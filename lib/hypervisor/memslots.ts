@@ -28,7 +28,12 @@ export class FrameAllocator {
     return hpa;
   }
   #take(): number {
-    if (this.#top - 4096 < this.#bottom) throw new LabError('memory.exhausted', `host RAM of ${this.#memory.bytes} bytes is used up`, 'give the machine more host memory');
+    if (this.#top - 4096 < this.#bottom)
+      throw new LabError(
+        'memory.exhausted',
+        `host RAM of ${this.#memory.bytes} bytes is used up`,
+        'give the machine more host memory',
+      );
     this.#top -= 4096;
     return this.#top;
   }
@@ -38,7 +43,12 @@ export class FrameAllocator {
   /** A zeroed, aligned 2 MiB block. */
   block2M(): number {
     const at = Math.ceil(this.#bottom / 0x20_0000) * 0x20_0000;
-    if (at + 0x20_0000 > this.#top) throw new LabError('memory.exhausted', `host RAM of ${this.#memory.bytes} bytes is used up`, 'give the machine more host memory');
+    if (at + 0x20_0000 > this.#top)
+      throw new LabError(
+        'memory.exhausted',
+        `host RAM of ${this.#memory.bytes} bytes is used up`,
+        'give the machine more host memory',
+      );
     this.#bottom = at + 0x20_0000;
     return at;
   }
@@ -58,15 +68,28 @@ export class MemorySlots {
   readonly memory: PhysicalMemory;
 
   /** @param slots page-aligned, not overlapping */
-  constructor(memory: PhysicalMemory, frames: FrameAllocator, slots: readonly MemorySlot[], backing: Backing) {
+  constructor(
+    memory: PhysicalMemory,
+    frames: FrameAllocator,
+    slots: readonly MemorySlot[],
+    backing: Backing,
+  ) {
     this.memory = memory;
     this.#frames = frames;
     this.backing = backing;
     this.slots = [...slots].sort((a, b) => a.gpa - b.gpa);
     let end = 0;
     for (const s of this.slots) {
-      if (s.gpa % 4096 !== 0 || s.bytes % 4096 !== 0 || s.bytes <= 0) throw new LabError('memory.slot', `slot 0x${s.gpa.toString(16)} + ${s.bytes} is not made of whole 4 KiB pages`);
-      if (s.gpa < end) throw new LabError('memory.overlap', `slot 0x${s.gpa.toString(16)} + ${s.bytes} overlaps the one before it`);
+      if (s.gpa % 4096 !== 0 || s.bytes % 4096 !== 0 || s.bytes <= 0)
+        throw new LabError(
+          'memory.slot',
+          `slot 0x${s.gpa.toString(16)} + ${s.bytes} is not made of whole 4 KiB pages`,
+        );
+      if (s.gpa < end)
+        throw new LabError(
+          'memory.overlap',
+          `slot 0x${s.gpa.toString(16)} + ${s.bytes} overlaps the one before it`,
+        );
       end = s.gpa + s.bytes;
     }
     this.#hpa = new Float64Array(end / 4096).fill(-1);
@@ -114,7 +137,11 @@ export class MemorySlots {
     for (let at = 0; at < bytes.length; ) {
       const n = Math.min(bytes.length - at, 4096 - ((gpa + at) % 4096));
       const hpa = this.hpa(gpa + at);
-      if (hpa === undefined) throw new LabError('memory.range', `guest-physical 0x${(gpa + at).toString(16)} is in no memory slot`);
+      if (hpa === undefined)
+        throw new LabError(
+          'memory.range',
+          `guest-physical 0x${(gpa + at).toString(16)} is in no memory slot`,
+        );
       this.memory.writeBytes(hpa, bytes.subarray(at, at + n));
       at += n;
     }

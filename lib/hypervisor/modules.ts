@@ -8,7 +8,15 @@
 import { LabError } from '../base/error.js';
 import { ExitCounts } from './counts.js';
 import { HypervisorLog } from './log.js';
-import { KVM_INTEL_PARAMS, KVM_PARAMS, type KvmIntelParams, type KvmParams, type ParamRow, paramText, readParams } from './params.js';
+import {
+  KVM_INTEL_PARAMS,
+  KVM_PARAMS,
+  type KvmIntelParams,
+  type KvmParams,
+  type ParamRow,
+  paramText,
+  readParams,
+} from './params.js';
 
 export type ModuleName = 'kvm' | 'kvm-intel';
 
@@ -27,7 +35,11 @@ export interface LoadedKvm {
 }
 
 /** Effective parameters of kvm-intel: what remains after the contradictions are resolved. */
-const resolve = (p: KvmIntelParams, given: Readonly<Record<string, unknown>>, log: HypervisorLog): KvmIntelParams => {
+const resolve = (
+  p: KvmIntelParams,
+  given: Readonly<Record<string, unknown>>,
+  log: HypervisorLog,
+): KvmIntelParams => {
   const needs = (name: 'unrestricted_guest' | 'eptad' | 'pml', other: 'ept' | 'eptad'): void => {
     if (!p[name] || p[other]) return;
     p[name] = false;
@@ -62,7 +74,11 @@ export class Hypervisor {
    * insmod. Loading `kvm-intel` loads `kvm` with its defaults when that is missing.
    * @throws LabError for a module that is loaded already and for wrong parameters; nothing is changed then
    */
-  loadModule(name: ModuleName, params: Readonly<Record<string, unknown>> = {}, options: LoadOptions = {}): void {
+  loadModule(
+    name: ModuleName,
+    params: Readonly<Record<string, unknown>> = {},
+    options: LoadOptions = {},
+  ): void {
     switch (name) {
       case 'kvm':
         if (this.#kvm !== undefined) throw alreadyLoaded(name);
@@ -86,10 +102,15 @@ export class Hypervisor {
     if (!this.loaded(name)) throw new LabError('module.not-loaded', `module ${name} is not loaded`);
     if (this.#vms.size > 0) {
       const n = this.#vms.size;
-      throw new LabError('module.in-use', `module ${name} is in use by ${n} VM${n === 1 ? '' : 's'}`, 'destroy the VM first');
+      throw new LabError(
+        'module.in-use',
+        `module ${name} is in use by ${n} VM${n === 1 ? '' : 's'}`,
+        'destroy the VM first',
+      );
     }
     if (name === 'kvm') {
-      if (this.#intel !== undefined) throw new LabError('module.in-use', 'module kvm is in use by: kvm_intel');
+      if (this.#intel !== undefined)
+        throw new LabError('module.in-use', 'module kvm is in use by: kvm_intel');
       this.#kvm = undefined;
     } else {
       this.#intel = undefined;
@@ -103,7 +124,11 @@ export class Hypervisor {
   /** The parameters a VM runs with. @throws LabError when kvm-intel is not loaded */
   require(): LoadedKvm {
     if (this.#intel === undefined || this.#kvm === undefined) {
-      throw new LabError('module.not-loaded', 'no VM can be created: kvm-intel is not loaded', "loadModule('kvm-intel')");
+      throw new LabError(
+        'module.not-loaded',
+        'no VM can be created: kvm-intel is not loaded',
+        "loadModule('kvm-intel')",
+      );
     }
     return { intel: this.#intel, kvm: this.#kvm };
   }

@@ -15,9 +15,20 @@ export interface MsrRow {
   readonly write: (vcpu: Vcpu, value: bigint, msr: number) => boolean;
 }
 
+/** A write that is always taken. */
+const takes =
+  (write: (vcpu: Vcpu, value: bigint) => void): MsrRow['write'] =>
+  (vcpu, value) => {
+    write(vcpu, value);
+    return true;
+  };
 const rejected = (): false => false;
 const ignored = (): true => true;
-const fixed = (name: string, value: bigint, write: MsrRow['write'] = rejected): MsrRow => ({ name, read: () => value, write });
+const fixed = (name: string, value: bigint, write: MsrRow['write'] = rejected): MsrRow => ({
+  name,
+  read: () => value,
+  write,
+});
 /** Storage without an effect, restricted to `mask`. */
 const stored = (name: string, initial = 0n, mask = 0xffff_ffff_ffff_ffffn): MsrRow => ({
   name,
@@ -57,8 +68,12 @@ const validPat = (v: bigint): boolean => {
 };
 
 /** IA32_ARCH_CAPABILITIES: the processor has none of the known flaws, except Meltdown when asked for. */
-const ARCH_CAPABILITIES = { rdclNo: 1n, others: [3, 4, 5, 6, 8, 13, 14, 15, 24, 26, 27].reduce((v, b) => v | (1n << BigInt(b)), 0n) } as const;
-export const archCapabilities = (meltdown: boolean): bigint => ARCH_CAPABILITIES.others | (meltdown ? 0n : ARCH_CAPABILITIES.rdclNo);
+const ARCH_CAPABILITIES = {
+  rdclNo: 1n,
+  others: [3, 4, 5, 6, 8, 13, 14, 15, 24, 26, 27].reduce((v, b) => v | (1n << BigInt(b)), 0n),
+} as const;
+export const archCapabilities = (meltdown: boolean): bigint =>
+  ARCH_CAPABILITIES.others | (meltdown ? 0n : ARCH_CAPABILITIES.rdclNo);
 
 const MISC_ENABLE_WRITABLE = 0xffff_ffffn;
 const CPUID_FAULTING = 1n;
@@ -72,14 +87,22 @@ const offered = (feature: (vcpu: Vcpu) => boolean, row: MsrRow): MsrRow => ({
 });
 const asyncPf = (vcpu: Vcpu): boolean => vcpu.vm.options.asyncPf;
 
-const systemTime: MsrRow = { name: 'KVM_SYSTEM_TIME', read: (v) => v.systemTimeMsr, write: (v, value) => (writeSystemTime(v, value), true) };
-const wallClock: MsrRow = { name: 'KVM_WALL_CLOCK', read: () => 0n, write: (v, value) => (writeWallClock(v, value), true) };
+const systemTime: MsrRow = {
+  name: 'KVM_SYSTEM_TIME',
+  read: (v) => v.systemTimeMsr,
+  write: takes((v, value) => writeSystemTime(v, value)),
+};
+const wallClock: MsrRow = {
+  name: 'KVM_WALL_CLOCK',
+  read: () => 0n,
+  write: takes((v, value) => writeWallClock(v, value)),
+};
 
 // biome-ignore format: one row per line
 const ROWS: readonly (readonly [msr: number, row: MsrRow])[] = [
   [0x0, fixed('IA32_P5_MC_ADDR', 0n)],
   [0x1, fixed('IA32_P5_MC_TYPE', 0n)],
-  [0x10, { name: 'IA32_TIME_STAMP_COUNTER', read: (v) => v.guestTsc(), write: (v, value) => (v.vm.setGuestTscOffset(value - BigInt(v.port.rdtsc())), true) }],
+  [0x10, { name: 'IA32_TIME_STAMP_COUNTER', read: (v) => v.guestTsc(), write: takes((v, value) => v.vm.setGuestTscOffset(value - BigInt(v.port.rdtsc()))) }],
   [0x11, wallClock],
   [0x12, systemTime],
   [0x17, fixed('IA32_PLATFORM_ID', 0n)],
@@ -101,7 +124,7 @@ const ROWS: readonly (readonly [msr: number, row: MsrRow])[] = [
   [0xfe, fixed('IA32_MTRRCAP', 0x508n)],
   [0x10a, { name: 'IA32_ARCH_CAPABILITIES', read: (v) => (v.vm.cpuid.has('arch_capabilities') ? archCapabilities(v.vm.options.meltdown) : undefined), write: rejected }],
   [0x140, stored('MISC_FEATURE_ENABLES', 0n, CPUID_FAULTING)],
-  [0x174, { name: 'IA32_SYSENTER_CS', read: (v) => BigInt(v.port.vmread32(VMCS.guestSysenterCs)), write: (v, value) => (v.port.vmwrite32(VMCS.guestSysenterCs, Number(BigInt.asUintN(32, value))), true) }],
+  [0x174, { name: 'IA32_SYSENTER_CS', read: (v) => BigInt(v.port.vmread32(VMCS.guestSysenterCs)), write: takes((v, value) => v.port.vmwrite32(VMCS.guestSysenterCs, Number(BigInt.asUintN(32, value)))) }],
   [0x175, inVmcs('IA32_SYSENTER_ESP', 'guestSysenterEsp')],
   [0x176, inVmcs('IA32_SYSENTER_EIP', 'guestSysenterEip')],
   [0x179, fixed('IA32_MCG_CAP', 0n)],
@@ -133,7 +156,7 @@ const ROWS: readonly (readonly [msr: number, row: MsrRow])[] = [
   [0x619, fixed('MSR_DRAM_ENERGY_STATUS', 0n)],
   [0x639, fixed('MSR_PP0_ENERGY_STATUS', 0n)],
   [0x641, fixed('MSR_PP1_ENERGY_STATUS', 0n)],
-  [0x6e0, { name: 'IA32_TSC_DEADLINE', read: (v) => v.vm.board.lapic.tscDeadline(), write: (v, value) => (v.vm.board.lapic.setTscDeadline(value), true) }],
+  [0x6e0, { name: 'IA32_TSC_DEADLINE', read: (v) => v.vm.board.lapic.tscDeadline(), write: takes((v, value) => v.vm.board.lapic.setTscDeadline(value)) }],
   [0xda0, { name: 'IA32_XSS', read: (v) => (v.vm.xsaves ? 0n : undefined), write: (v, value) => v.vm.xsaves && value === 0n }],
   [0x4b564d00, wallClock],
   [0x4b564d01, systemTime],
@@ -165,7 +188,12 @@ const ROWS: readonly (readonly [msr: number, row: MsrRow])[] = [
 ];
 
 /** [first, count] of MTRR storage: variable ranges, fixed 64K, 16K and 4K. */
-const MTRRS = [[0x200, 16], [0x250, 1], [0x258, 2], [0x268, 8]] as const;
+const MTRRS = [
+  [0x200, 16],
+  [0x250, 1],
+  [0x258, 2],
+  [0x268, 8],
+] as const;
 const validMtrr = (value: bigint, msr: number): boolean => msr < 0x250 || validPat(value);
 const mtrr: MsrRow = {
   name: 'MTRR',
@@ -179,7 +207,9 @@ const mtrr: MsrRow = {
 
 export const MSRS: ReadonlyMap<number, MsrRow> = new Map<number, MsrRow>([
   ...ROWS,
-  ...MTRRS.flatMap(([first, count]) => Array.from({ length: count }, (_, i): [number, MsrRow] => [first + i, mtrr])),
+  ...MTRRS.flatMap(([first, count]) =>
+    Array.from({ length: count }, (_, i): [number, MsrRow] => [first + i, mtrr]),
+  ),
 ]);
 
 const isX2apic = (msr: number): boolean => msr >= 0x800 && msr <= 0x8ff;
@@ -193,7 +223,9 @@ export const readMsr = (vcpu: Vcpu, msr: number): bigint | undefined => {
   const { vm } = vcpu;
   const ignore = vm.kvm.ignore_msrs;
   if (vm.kvm.report_ignored_msrs) {
-    vm.log.print(`kvm: vcpu0, guest rIP: ${hex(vcpu.rip)} ${ignore ? 'ignored' : 'unhandled'} rdmsr: ${hex(msr)}`);
+    vm.log.print(
+      `kvm: vcpu0, guest rIP: ${hex(vcpu.rip)} ${ignore ? 'ignored' : 'unhandled'} rdmsr: ${hex(msr)}`,
+    );
   }
   return ignore ? 0n : undefined;
 };
@@ -209,7 +241,9 @@ export const writeMsr = (vcpu: Vcpu, msr: number, value: bigint): boolean => {
   const { vm } = vcpu;
   const ignore = vm.kvm.ignore_msrs;
   if (vm.kvm.report_ignored_msrs) {
-    vm.log.print(`kvm: vcpu0, guest rIP: ${hex(vcpu.rip)} ${ignore ? 'ignored' : 'unhandled'} wrmsr: ${hex(msr)} data ${hex(value)}`);
+    vm.log.print(
+      `kvm: vcpu0, guest rIP: ${hex(vcpu.rip)} ${ignore ? 'ignored' : 'unhandled'} wrmsr: ${hex(msr)} data ${hex(value)}`,
+    );
   }
   return ignore;
 };
@@ -217,7 +251,7 @@ export const writeMsr = (vcpu: Vcpu, msr: number, value: bigint): boolean => {
 /** What the monitor sets before the first entry: as WRMSR by the host, without the guest's limits. */
 export const setMsrFromHost = (vcpu: Vcpu, msr: number, value: bigint): boolean => {
   const row = MSRS.get(msr);
-  return row !== undefined && row.write(vcpu, value, msr);
+  return row?.write(vcpu, value, msr) ?? false;
 };
 
 /** The processor's IA32_EFER. */

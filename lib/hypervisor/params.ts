@@ -9,17 +9,17 @@ import { LabError } from '../base/error.js';
 
 export type ParamValue = boolean | number | string;
 
-export interface ParamRow {
-  readonly default: ParamValue;
+export interface ParamRow<T extends ParamValue = ParamValue> {
+  readonly default: T;
   /** What it changes here. */
   readonly effect: string;
   /** Absent: any value of the type. `default`: only the default is accepted, for the reason given. */
   readonly only?: string;
 }
 
-const flag = (value: boolean, effect: string, only?: string): ParamRow =>
+const flag = (value: boolean, effect: string, only?: string): ParamRow<boolean> =>
   only === undefined ? { default: value, effect } : { default: value, effect, only };
-const number = (value: number, effect: string, only?: string): ParamRow =>
+const number = (value: number, effect: string, only?: string): ParamRow<number> =>
   only === undefined ? { default: value, effect } : { default: value, effect, only };
 
 const NOT_MODELLED = 'its effect is not modelled';
@@ -79,11 +79,16 @@ export const KVM_PARAMS = {
 } as const satisfies Record<string, ParamRow>;
 
 type Widen<T> = T extends boolean ? boolean : T extends number ? number : string;
-export type KvmIntelParams = { -readonly [K in keyof typeof KVM_INTEL_PARAMS]: Widen<(typeof KVM_INTEL_PARAMS)[K]['default']> };
-export type KvmParams = { -readonly [K in keyof typeof KVM_PARAMS]: Widen<(typeof KVM_PARAMS)[K]['default']> };
+export type KvmIntelParams = {
+  -readonly [K in keyof typeof KVM_INTEL_PARAMS]: Widen<(typeof KVM_INTEL_PARAMS)[K]['default']>;
+};
+export type KvmParams = {
+  -readonly [K in keyof typeof KVM_PARAMS]: Widen<(typeof KVM_PARAMS)[K]['default']>;
+};
 
 /** The text that /sys/module/…/parameters shows. */
-export const paramText = (value: ParamValue): string => (typeof value === 'boolean' ? (value ? 'Y' : 'N') : String(value));
+export const paramText = (value: ParamValue): string =>
+  typeof value === 'boolean' ? (value ? 'Y' : 'N') : String(value);
 
 /**
  * Checks given parameters against the rows and completes them with the defaults.
@@ -100,16 +105,32 @@ export const readParams = <R extends Readonly<Record<string, ParamRow>>>(
     if (value === undefined) continue;
     const r = Object.hasOwn(rows, name) ? rows[name] : undefined;
     if (r === undefined) {
-      throw new LabError('module.parameter', `${module}: unknown parameter '${name}'`, `valid names: ${Object.keys(rows).join(', ')}`);
+      throw new LabError(
+        'module.parameter',
+        `${module}: unknown parameter '${name}'`,
+        `valid names: ${Object.keys(rows).join(', ')}`,
+      );
     }
     if (typeof value !== typeof r.default) {
-      throw new LabError('module.parameter', `${module}: parameter '${name}' is a ${typeof r.default}, not ${typeof value} (${String(value)})`, r.effect);
+      throw new LabError(
+        'module.parameter',
+        `${module}: parameter '${name}' is a ${typeof r.default}, not ${typeof value} (${String(value)})`,
+        r.effect,
+      );
     }
     if (typeof value === 'number' && !Number.isInteger(value)) {
-      throw new LabError('module.parameter', `${module}: parameter '${name}' must be a whole number, not ${value}`, r.effect);
+      throw new LabError(
+        'module.parameter',
+        `${module}: parameter '${name}' must be a whole number, not ${value}`,
+        r.effect,
+      );
     }
     if (r.only !== undefined && value !== r.default) {
-      throw new LabError('module.parameter', `${module}: parameter '${name}' can only be ${paramText(r.default)} here`, r.only);
+      throw new LabError(
+        'module.parameter',
+        `${module}: parameter '${name}' can only be ${paramText(r.default)} here`,
+        r.only,
+      );
     }
     out[name] = value as ParamValue;
   }

@@ -22,7 +22,9 @@ export interface FeatureRow {
 const names = (text: string): readonly string[] => text.split(/\s+/);
 
 const SSE3 = names('addsubps addsubpd haddps haddpd hsubps hsubpd lddqu movddup movshdup movsldup fisttp');
-const SSSE3 = names('pabsb pabsw pabsd palignr phaddw phaddd phaddsw phsubw phsubd phsubsw pmaddubsw pmulhrsw pshufb psignb psignw psignd');
+const SSSE3 = names(
+  'pabsb pabsw pabsd palignr phaddw phaddd phaddsw phsubw phsubd phsubsw pmaddubsw pmulhrsw pshufb psignb psignw psignd',
+);
 const SSE4_1 = names(
   'blendpd blendps blendvpd blendvps dppd dpps extractps insertps movntdqa mpsadbw packusdw pblendvb pblendw pcmpeqq pextrb phminposuw pinsrb pmaxsb pmaxsd pmaxud pmaxuw pminsb pminsd pminud pminuw pmovsxbw pmovzxbw pmuldq pmulld ptest roundpd roundps roundsd roundss',
 );
@@ -95,7 +97,13 @@ export const FEATURES: readonly FeatureRow[] = [
 
 /** Feature names that rows may carry without a bit of their own in the table: sub-features and spellings. */
 export const FEATURE_ALIASES: Readonly<Record<string, string>> = {
-  sse3: 'pni', 'sse4.1': 'sse4_1', 'sse4.2': 'sse4_2', sse41: 'sse4_1', sse42: 'sse4_2', abm: 'lzcnt', x87: 'fpu',
+  sse3: 'pni',
+  'sse4.1': 'sse4_1',
+  'sse4.2': 'sse4_2',
+  sse41: 'sse4_1',
+  sse42: 'sse4_2',
+  abm: 'lzcnt',
+  x87: 'fpu',
 };
 
 /** Names of the features that the rows implement. */

@@ -27,11 +27,33 @@ export interface MsrRow {
 }
 
 export const MSR = {
-  tsc: 0x10, platformId: 0x17, apicBase: 0x1b, featureControl: 0x3a, microcodeUpdate: 0x79, microcodeRevision: 0x8b,
-  mtrrCap: 0xfe, sysenterCs: 0x174, sysenterEsp: 0x175, sysenterEip: 0x176, mcgCap: 0x179, mcgStatus: 0x17a,
-  miscEnable: 0x1a0, debugctl: 0x1d9, mtrrPhysBase0: 0x200, pat: 0x277, mtrrDefType: 0x2ff, tscDeadline: 0x6e0,
-  efer: 0xc000_0080, star: 0xc000_0081, lstar: 0xc000_0082, cstar: 0xc000_0083, sfmask: 0xc000_0084,
-  fsBase: 0xc000_0100, gsBase: 0xc000_0101, kernelGsBase: 0xc000_0102, tscAux: 0xc000_0103,
+  tsc: 0x10,
+  platformId: 0x17,
+  apicBase: 0x1b,
+  featureControl: 0x3a,
+  microcodeUpdate: 0x79,
+  microcodeRevision: 0x8b,
+  mtrrCap: 0xfe,
+  sysenterCs: 0x174,
+  sysenterEsp: 0x175,
+  sysenterEip: 0x176,
+  mcgCap: 0x179,
+  mcgStatus: 0x17a,
+  miscEnable: 0x1a0,
+  debugctl: 0x1d9,
+  mtrrPhysBase0: 0x200,
+  pat: 0x277,
+  mtrrDefType: 0x2ff,
+  tscDeadline: 0x6e0,
+  efer: 0xc000_0080,
+  star: 0xc000_0081,
+  lstar: 0xc000_0082,
+  cstar: 0xc000_0083,
+  sfmask: 0xc000_0084,
+  fsBase: 0xc000_0100,
+  gsBase: 0xc000_0101,
+  kernelGsBase: 0xc000_0102,
+  tscAux: 0xc000_0103,
 } as const;
 
 /** Physical addresses have 40 bits. */
@@ -43,10 +65,22 @@ const FIXED_MTRRS = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x2
 
 const mtrrs: readonly MsrRow[] = [
   ...Array.from({ length: VARIABLE_MTRRS }, (_, i): MsrRow[] => [
-    { name: `IA32_MTRR_PHYSBASE${i}`, number: MSR.mtrrPhysBase0 + 2 * i, kind: 'plain', writable: ADDRESS | 0xffn },
-    { name: `IA32_MTRR_PHYSMASK${i}`, number: MSR.mtrrPhysBase0 + 2 * i + 1, kind: 'plain', writable: ADDRESS | 0x800n },
+    {
+      name: `IA32_MTRR_PHYSBASE${i}`,
+      number: MSR.mtrrPhysBase0 + 2 * i,
+      kind: 'plain',
+      writable: ADDRESS | 0xffn,
+    },
+    {
+      name: `IA32_MTRR_PHYSMASK${i}`,
+      number: MSR.mtrrPhysBase0 + 2 * i + 1,
+      kind: 'plain',
+      writable: ADDRESS | 0x800n,
+    },
   ]).flat(),
-  ...FIXED_MTRRS.map((number): MsrRow => ({ name: `IA32_MTRR_FIX_${number.toString(16)}`, number, kind: 'plain' })),
+  ...FIXED_MTRRS.map(
+    (number): MsrRow => ({ name: `IA32_MTRR_FIX_${number.toString(16)}`, number, kind: 'plain' }),
+  ),
 ];
 
 // biome-ignore format: one row per line

@@ -134,7 +134,7 @@ export const decompress = async (
   try {
     if (compression === 'lz4') bytes = unlz4(body, size, name);
     else if (compression === 'gzip') bytes = gunzipSync(payload, { maxOutputLength: size + 1 });
-    else if (compression === 'zstd') bytes = unzstd(body, new Uint8Array(size));
+    else if (compression === 'zstd') bytes = unzstd(body);
     else bytes = await unxz(body);
   } catch (e) {
     if (e instanceof LabError) throw e;

@@ -7,13 +7,22 @@
  */
 import { fromHalves, isCanonical } from '../base/bits.js';
 import { InvariantError } from '../base/error.js';
-import { CR0, CR4, EFER, FLAG, LEAVE, S, VECTOR } from '../isa/state.js';
-import { ACCESS, LEFT } from './access.js';
+import { CR0, CR4, EFER, FLAG, S, VECTOR } from '../isa/state.js';
+import { ACCESS, LEFT, TLB_SET_BYTES } from './access.js';
 import { NO_EPT, TlbContexts } from './contexts.js';
 import { CACHED, PAGING, WALK } from './paging.js';
 import type { Ram } from './ram.js';
 import { SET } from './tlb.js';
 import { type EptPointer, PRIVILEGE, ROLE, roleOf, Walk } from './walk.js';
+
+// Word offsets of state fields, and other constants of the hot paths.
+const CR0_AT = S.cr0 / 4;
+const CR3_AT = S.cr3 / 4;
+const CR4_AT = S.cr4 / 4;
+const EFER_AT = S.efer / 4;
+const { read: READ, write: WRITE, rmw: RMW, exec: EXEC } = ACCESS;
+const { u: USER, w: WRITABLE, d: DIRTY, x: EXECUTABLE, r: READABLE, page: PAGE } = CACHED;
+const { user: USER_MODE, supervisor: SUPERVISOR, supervisorAc: SUPERVISOR_AC } = PRIVILEGE;
 
 /** Exit qualification of EPT violations, bit 7: the guest linear-address field is valid. */
 const LINEAR_VALID = 0x80;
@@ -92,11 +101,11 @@ export class Mmu {
   contextChanged(): void {
     const u32 = this.#u32;
     const at = this.#state >>> 2;
-    const cr0 = u32[at + S.cr0 / 4];
-    const cr4 = u32[at + S.cr4 / 4];
-    const efer = u32[at + S.efer / 4];
+    const cr0 = u32[at + CR0_AT];
+    const cr4 = u32[at + CR4_AT];
+    const efer = u32[at + EFER_AT];
     const role = roleOf(cr0, cr4, efer, this.ept);
-    const pcid = (cr4 & CR4.pcide) !== 0 && (cr0 & CR0.pg) !== 0 ? u32[at + S.cr3 / 4] & 0xfff : 0;
+    const pcid = (cr4 & CR4.pcide) !== 0 && (cr0 & CR0.pg) !== 0 ? u32[at + CR3_AT] & 0xfff : 0;
     const ept = this.ept === undefined ? NO_EPT : this.ept.root;
     this.#role = role;
     this.#long = (efer & EFER.lma) !== 0;
@@ -108,20 +117,20 @@ export class Mmu {
     this.#mode = mode;
     const user = u32[at + S.cpl / 4] === 3;
     const ac = (role & ROLE.smap) !== 0 && (u32[at + S.eflags / 4] & FLAG.ac) !== 0;
-    this.#acPrivilege = ac ? PRIVILEGE.supervisorAc : PRIVILEGE.supervisor;
-    const privilege = user ? PRIVILEGE.user : this.#acPrivilege;
+    this.#acPrivilege = ac ? SUPERVISOR_AC : SUPERVISOR;
+    const privilege = user ? USER_MODE : this.#acPrivilege;
     this.#privilege = privilege;
     const exec = user ? 0 : 1;
     c.useExecMode(exec, mode);
-    u32[at + S.tlbRead / 4] = c.at + (SET.read + privilege) * 16384;
-    u32[at + S.tlbWrite / 4] = c.at + (SET.write + privilege) * 16384;
-    u32[at + S.tlbExec / 4] = c.at + (SET.exec + exec) * 16384;
+    u32[at + S.tlbRead / 4] = c.at + (SET.read + privilege) * TLB_SET_BYTES;
+    u32[at + S.tlbWrite / 4] = c.at + (SET.write + privilege) * TLB_SET_BYTES;
+    u32[at + S.tlbExec / 4] = c.at + (SET.exec + exec) * TLB_SET_BYTES;
   }
 
   loadCr3(keep: boolean): void {
     if (!keep) {
       const at = this.#state >>> 2;
-      const pcid = (this.#u32[at + S.cr4 / 4] & CR4.pcide) !== 0 ? this.#u32[at + S.cr3 / 4] & 0xfff : 0;
+      const pcid = (this.#u32[at + CR4_AT] & CR4.pcide) !== 0 ? this.#u32[at + CR3_AT] & 0xfff : 0;
       this.#tlb.flushPcid(this.vpid, pcid);
     }
     this.contextChanged();
@@ -172,15 +181,15 @@ export class Mmu {
   ): number {
     this.#storing = 0;
     let p = this.#privilege;
-    if (privilege === 'supervisor') p = PRIVILEGE.supervisor;
-    else if (privilege === 'user') p = PRIVILEGE.user;
+    if (privilege === 'supervisor') p = SUPERVISOR;
+    else if (privilege === 'user') p = USER_MODE;
     const split = 4096 - (lo & 0xfff);
     const top = this.#long ? hi | 0 : 0;
     const first = this.#translate(lo | 0, top, kind, p);
     if (first === LEFT) return LEFT;
     const ram = this.#ram;
     if (size <= split && ram.has(first, size)) {
-      if (kind !== ACCESS.read) ram.touched(first, size);
+      if (kind !== READ) ram.touched(first, size);
       return ram.base + first;
     }
     let second = -1;
@@ -198,14 +207,14 @@ export class Mmu {
     if (size > BOUNCE_BYTES)
       throw new InvariantError(`an access of ${size} bytes does not fit the bounce buffer`);
     const buffer = this.#state + S.bounce;
-    if (kind !== ACCESS.write) {
+    if (kind !== WRITE) {
       const { u8 } = this.#ram;
       for (let i = 0; i < size; i++) {
         const hpa = i < split ? first + i : second + i - split;
         u8[buffer + i] = this.#ram.has(hpa) ? this.#ram.read8(hpa) : 0xff;
       }
     }
-    if (kind !== ACCESS.read) {
+    if (kind !== READ) {
       this.#storing = size;
       this.#first = first;
       this.#second = second;
@@ -227,8 +236,8 @@ export class Mmu {
   }
 
   fetch(lo: number, hi: number): number {
-    const privilege = this.#privilege === PRIVILEGE.user ? PRIVILEGE.user : PRIVILEGE.supervisor;
-    return this.#translate(lo | 0, this.#long ? hi | 0 : 0, ACCESS.exec, privilege);
+    const privilege = this.#privilege === USER_MODE ? USER_MODE : SUPERVISOR;
+    return this.#translate(lo | 0, this.#long ? hi | 0 : 0, EXEC, privilege);
   }
 
   /** Host-physical address of a byte, or LEFT with an event recorded. Fills the inline sets. */
@@ -245,7 +254,7 @@ export class Mmu {
     }
     if (word !== 0 && this.#permits(word, kind, privilege)) {
       this.#fill(lo, hi, word, kind, privilege);
-      return (word & CACHED.page) * 4096 + (lo & 0xfff);
+      return (word & PAGE) * 4096 + (lo & 0xfff);
     }
     if (!isCanonical(lo, hi)) {
       this.#cpu.fault(this.stackAccess ? VECTOR.ss : VECTOR.gp, 0);
@@ -270,11 +279,11 @@ export class Mmu {
   #prepare(): void {
     const walk = this.#walk;
     const at = this.#state >>> 2;
-    const cr3 = this.#u32[at + S.cr3 / 4];
+    const cr3 = this.#u32[at + CR3_AT];
     walk.role = this.#role;
     walk.pointer = this.ept;
     if ((this.#role & ROLE.paging) === PAGING.long) {
-      walk.root = fromHalves(cr3 & ~0xfff, this.#u32[at + S.cr3 / 4 + 1] & 0xff);
+      walk.root = fromHalves(cr3 & ~0xfff, this.#u32[at + CR3_AT + 1] & 0xff);
     } else walk.root = ((this.#role & ROLE.paging) === PAGING.pae ? cr3 & ~0x1f : cr3 & ~0xfff) >>> 0;
   }
 
@@ -312,28 +321,28 @@ export class Mmu {
 
   /** Whether a cached translation answers an access without a walk. */
   #permits(word: number, kind: number, privilege: number): boolean {
-    const user = (word & CACHED.u) !== 0;
+    const user = (word & USER) !== 0;
     const role = this.#role;
-    if (privilege === PRIVILEGE.user && !user) return false;
-    if (kind === ACCESS.exec) {
-      return (word & CACHED.x) !== 0 && !(user && privilege !== PRIVILEGE.user && (role & ROLE.smep) !== 0);
+    if (privilege === USER_MODE && !user) return false;
+    if (kind === EXEC) {
+      return (word & EXECUTABLE) !== 0 && !(user && privilege !== USER_MODE && (role & ROLE.smep) !== 0);
     }
-    if (user && privilege === PRIVILEGE.supervisor && (role & ROLE.smap) !== 0) return false;
-    if (kind !== ACCESS.write && (word & CACHED.r) === 0) return false;
-    if (kind === ACCESS.read) return true;
-    if ((word & CACHED.d) === 0) return false;
-    return (word & CACHED.w) !== 0 || (privilege !== PRIVILEGE.user && (role & ROLE.wp) === 0);
+    if (user && privilege === SUPERVISOR && (role & ROLE.smap) !== 0) return false;
+    if (kind !== WRITE && (word & READABLE) === 0) return false;
+    if (kind === READ) return true;
+    if ((word & DIRTY) === 0) return false;
+    return (word & WRITABLE) !== 0 || (privilege !== USER_MODE && (role & ROLE.wp) === 0);
   }
 
   #fill(lo: number, hi: number, word: number, kind: number, privilege: number): void {
     const c = this.#tlb.current;
-    const page = word & CACHED.page;
-    if (kind === ACCESS.exec) {
+    const page = word & PAGE;
+    if (kind === EXEC) {
       c.fill(SET.exec + privilege, lo, hi, word, this.codeTable(page * 4096, this.#mode));
       return;
     }
-    if (this.#permits(word, ACCESS.read, privilege)) c.fillData(SET.read + privilege, lo, hi, word);
-    if (this.#ram.codePages[page] === 0 && this.#permits(word, ACCESS.rmw, privilege)) {
+    if (this.#permits(word, READ, privilege)) c.fillData(SET.read + privilege, lo, hi, word);
+    if (this.#ram.codePages[page] === 0 && this.#permits(word, RMW, privilege)) {
       c.fillData(SET.write + privilege, lo, hi, word);
     }
   }
@@ -347,7 +356,7 @@ export class Mmu {
     const hi = this.#long ? Number(BigInt.asUintN(32, linear >> 32n)) | 0 : 0;
     if (!isCanonical(lo, hi)) return undefined;
     this.#prepare();
-    const status = this.#walk.walk(lo, hi, ACCESS.read, PRIVILEGE.supervisorAc, true);
+    const status = this.#walk.walk(lo, hi, READ, SUPERVISOR_AC, true);
     return status === WALK.done ? this.#walk.hpa : undefined;
   }
 }

@@ -5,6 +5,7 @@
  * EPT with 4 levels, write-back, 2 MiB and 1 GiB pages, accessed and dirty flags, INVEPT single-context and global,
  * INVVPID of all four types, and an MSR list limit of 512. Not offered: VM functions, SMM entry, IA32_SMM_MONITOR_CTL.
  */
+import { CR4_DEFINED } from '../cpu/system/control-registers.js';
 import { CR0, CR4 } from '../isa/state.js';
 import { allowed, CONTROL_WORDS, type WordName } from './controls.js';
 import { FIELDS } from './fields.js';
@@ -24,9 +25,7 @@ export const FEATURE_CONTROL = 5n;
 export const CR0_FIXED0 = (CR0.pe | CR0.ne | CR0.pg) >>> 0;
 export const CR0_FIXED1 = 0xffff_ffff;
 export const CR4_FIXED0 = CR4.vmxe;
-export const CR4_FIXED1 =
-  CR4.vme | CR4.pvi | CR4.tsd | CR4.de | CR4.pse | CR4.pae | CR4.mce | CR4.pge | CR4.pce | CR4.osfxsr |
-  CR4.osxmmexcpt | CR4.umip | CR4.vmxe | CR4.fsgsbase | CR4.pcide | CR4.osxsave | CR4.smep | CR4.smap;
+export const CR4_FIXED1 = CR4_DEFINED;
 
 /** Bits of IA32_VMX_EPT_VPID_CAP. */
 export const EPT_VPID = {

@@ -118,7 +118,7 @@ export const EXECUTION_CHECKS: readonly CheckRow[] = [
     when: (v) => v.any(ROW.tprThreshold, 15) && useTpr(v) && !v.secondary(SECONDARY.virtualizeApicAccesses),
     volatile: true,
     fails: (v) => (v.lo(ROW.tprThreshold) & 15) > vpr(v),
-    example: { tprThreshold: 15n },
+    example: { tprThreshold: 15n, secondaryControls: clear(SECONDARY.virtualizeApicAccesses) },
   },
   {
     id: 'tprShadow.x2apic',

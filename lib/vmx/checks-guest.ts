@@ -1,8 +1,8 @@
 /**
  * VM-entry checks on the guest-state area, except segment registers.
  *
- * SDM volume 3, "Checks on the Guest State Area". Violation: exit 33, with a qualification of 2 (PDPTE), 3 (NMI while
- * events are blocked) or 4 (VMCS link pointer) where the SDM defines one. Entry to and from SMM does not exist here.
+ * SDM volume 3, "Checks on the Guest State Area". Violation: exit 33, with a qualification of 2 (PDPTE) or 4 (VMCS link
+ * pointer) where the SDM defines one. An NMI may be injected while STI blocks. Entry to and from SMM does not exist here.
  */
 import { CR0, EFER } from '../isa/state.js';
 import { CR0_FIXED0, CR4_FIXED0, CR4_FIXED1, REVISION_ID } from './capabilities.js';
@@ -274,7 +274,6 @@ const STATE_CHECKS: readonly CheckRow[] = [
     says: 'an NMI must not be injected while MOV SS blocks',
     when: (v) => injectsType(v, 2),
     fails: (v) => (blocking(v) & 2) !== 0,
-    qualification: 3,
     example: { entryInterruptionInfo: NMI, guestInterruptibilityState: 2n },
   },
   {
@@ -389,8 +388,9 @@ const PDPTE_CHECKS: readonly CheckRow[] = [
     example: {
       entryControls: noLong,
       secondaryControls: clear(SECONDARY.enableEpt | SECONDARY.unrestrictedGuest),
-      guestCr3: 0x1000n, // the VMCS region itself: its first doubleword is not a valid PDPTE
+      guestCr3: 0x8000n,
     },
+    exampleMemory: { 32768: 7n },
   },
 ];
 

@@ -9,6 +9,7 @@
  * valid state valid. Rules that look into memory are `volatile` and are run at every entry.
  */
 import { fromHalves, isCanonical } from '../base/bits.js';
+import { MAXPHYADDR } from '../memory/paging.js';
 import type { Ram } from '../memory/ram.js';
 import { type FieldName, ROW } from './fields.js';
 import { PROC, SECONDARY } from './controls.js';
@@ -52,6 +53,8 @@ export interface CheckRow {
   readonly volatile?: true;
   /** How to break it: what tests and notebooks try. */
   readonly example: Violation;
+  /** Quadwords of memory that belong to the example, by host-physical address. */
+  readonly exampleMemory?: Readonly<Record<number, bigint>>;
 }
 
 /** What rules may look at: the fields of the current VMCS, capabilities, and host-physical memory. */
@@ -121,10 +124,8 @@ export class CheckView {
   }
 }
 
-/** MAXPHYADDR of the processor. */
-export const PHYSICAL_BITS = 46;
 /** High halves of physical addresses are below this. */
-export const PHYSICAL_HIGH = 2 ** (PHYSICAL_BITS - 32);
+export const PHYSICAL_HIGH = 2 ** (MAXPHYADDR - 32);
 
 /** Runs the rules of the out-of-date topics in order; the first violated rule, or undefined. */
 export class CheckRunner {
@@ -178,4 +179,4 @@ export const plus =
 /** An address that is not canonical. */
 export const NOT_CANONICAL = 0x8000_0000_0000n;
 /** A page-aligned address that is too wide. */
-export const TOO_WIDE = 1n << BigInt(PHYSICAL_BITS);
+export const TOO_WIDE = 1n << BigInt(MAXPHYADDR);

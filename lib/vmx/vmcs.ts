@@ -24,11 +24,16 @@ const MASK_LO = Uint32Array.from(FIELDS, (f) => (f.width === 'u16' ? 0xffff : 0x
 const RFLAGS_DEFINED = 0x3f_7fd7;
 
 /** What a VMWRITE makes out of date, beyond entry checks; `EFFECT` by row. */
-export const STALE = { controls: 1, mode: 2, cr3: 4 } as const;
+export const STALE = { controls: 1, mode: 2, cr3: 4, event: 8 } as const;
 const MODE_ROWS: readonly number[] = [
   ROW.guestCsAccessRights, ROW.guestSsAccessRights, ROW.guestRflags, ROW.guestCr0, ROW.guestCr4, ROW.guestEfer,
 ];
+/** Read at each entry: nothing is kept of them. */
+const EVENT_ROWS: readonly number[] = [
+  ROW.entryInterruptionInfo, ROW.entryExceptionErrorCode, ROW.entryInstructionLength, ROW.vmxPreemptionTimerValue,
+];
 const EFFECT = Uint8Array.from(FIELDS, (f) => {
+  if (EVENT_ROWS.includes(f.row)) return STALE.event;
   if (f.row === ROW.guestCr3) return STALE.cr3;
   if (MODE_ROWS.includes(f.row)) return STALE.mode;
   return f.kind === 'control' ? STALE.controls : 0;

@@ -9,13 +9,15 @@ import { icedDecode, icedMnemonic, icedOperands, ourOperands, sameName } from '.
 
 type Mode = 16 | 32 | 64;
 const MODES: readonly Mode[] = [16, 32, 64];
-const hex = (bytes: Iterable<number>): string => [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ');
+const hex = (bytes: Iterable<number>): string =>
+  [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ');
 const bytesOf = (text: string): Uint8Array => Uint8Array.from(text.split(' '), (b) => Number.parseInt(b, 16));
 
 /** Rows whose text differs by design: other operand lists, or names that are not compared. */
 const OPERANDS_DIFFER = /^(xlatb|prefetch|hint_nop|nop)$/;
 /** Families this test holds to names and operands; others are held to lengths. */
-const INTEGER = /^(add|or|adc|sbb|and|sub|xor|cmp|test|not|neg|inc|dec|mov|movzx|movsx|movsxd|lea|xchg|bswap|movbe|xlatb|cbw|cwd|cmpxchg|cmpxchg8b|cmpxchg16b|xadd|rol|ror|rcl|rcr|shl|shr|sar|shld|shrd|mul|imul|div|idiv|bt|bts|btr|btc|bsf|bsr|tzcnt|lzcnt|popcnt|adcx|adox|j|jmp|call|ret|loop|loope|loopne|jcxz|set|cmov|push|pop|pusha|popa|enter|leave|movs|cmps|stos|lods|scas|lahf|sahf|clc|stc|cmc|cld|std|nop|prefetch|hint_nop|daa|das|aaa|aas|aam|aad)$/;
+const INTEGER =
+  /^(add|or|adc|sbb|and|sub|xor|cmp|test|not|neg|inc|dec|mov|movzx|movsx|movsxd|lea|xchg|bswap|movbe|xlatb|cbw|cwd|cmpxchg|cmpxchg8b|cmpxchg16b|xadd|rol|ror|rcl|rcr|shl|shr|sar|shld|shrd|mul|imul|div|idiv|bt|bts|btr|btc|bsf|bsr|tzcnt|lzcnt|popcnt|adcx|adox|j|jmp|call|ret|loop|loope|loopne|jcxz|set|cmov|push|pop|pusha|popa|enter|leave|movs|cmps|stos|lods|scas|lahf|sahf|clc|stc|cmc|cld|std|nop|prefetch|hint_nop|daa|das|aaa|aas|aam|aad)$/;
 
 /** What differs between the two decoders for these bytes, or undefined. */
 const difference = (bytes: Uint8Array, mode: Mode): string | undefined => {
@@ -27,21 +29,30 @@ const difference = (bytes: Uint8Array, mode: Mode): string | undefined => {
       return `${mode}: ${hex(bytes)}: ${ours} is ${theirs.toString()}`;
     }
     const says = `${mode}: ${hex(bytes)}: ${ours.row.name}`;
+    // iced-x86 holds some VMX instructions to have no prefixes
+    if (theirs === undefined && /^vm(call|launch|resume|xoff)$/.test(ours.row.name)) return undefined;
     if (theirs === undefined) return `${says} is invalid to iced`;
-    if (ours.length !== theirs.length) return `${says} has length ${ours.length}, iced ${theirs.length} ${theirs.toString()}`;
+    if (ours.length !== theirs.length)
+      return `${says} has length ${ours.length}, iced ${theirs.length} ${theirs.toString()}`;
     if (!INTEGER.test(ours.row.name)) return undefined;
     const name = icedMnemonic(theirs);
+    // F3 41 90 exchanges R8 with rAX on hardware
+    if (ours.row.name === 'xchg' && name === 'pause') return undefined;
     if (!sameName(ours, name)) return `${says} is ${name}`;
     if (OPERANDS_DIFFER.test(ours.row.name) || ours.row.string !== undefined) return undefined;
+    // iced-x86 names the source of MOV to a segment register by 32 bits
+    if (ours.operands.some((op) => op.kind === 'seg')) return undefined;
     const theirText = icedOperands(theirs, ours).join(', ');
-    for (const fixed of [true, false]) if (ourOperands(ours, fixed).join(', ') === sized(theirText, ours)) return undefined;
+    for (const fixed of [true, false])
+      if (ourOperands(ours, fixed).join(', ') === sized(theirText, ours)) return undefined;
     return `${says} ${ourOperands(ours, true).join(', ')} is ${theirText}`;
   } finally {
     theirs?.free();
   }
 };
 /** LEA's operand has no size. */
-const sized = (text: string, ours: Insn): string => (ours.row.name === 'lea' ? text.replace(/\]:0$/, ']:1') : text);
+const sized = (text: string, ours: Insn): string =>
+  ours.row.name === 'lea' ? text.replace(/\]:0$/, ']:1') : text;
 
 const pick = <T>(random: Random, list: readonly T[]): T => list[random.below(list.length)];
 
@@ -53,7 +64,8 @@ const assemble = (random: Random, form: Form, mode: Mode): Uint8Array => {
   if ((form.prefix === 'any' || form.prefix[0] === 'f') && random.below(3) === 0) bytes.push(0x66);
   if (form.row.lock === true && random.below(6) === 0) bytes.push(0xf0);
   if (form.row.string !== undefined && random.below(2) === 0) bytes.push(pick(random, [0xf2, 0xf3]));
-  if (form.prefix === '66' || form.prefix === 'f2' || form.prefix === 'f3') bytes.push(Number.parseInt(form.prefix, 16));
+  if (form.prefix === '66' || form.prefix === 'f2' || form.prefix === 'f3')
+    bytes.push(Number.parseInt(form.prefix, 16));
   if (mode === 64 && (form.rexW === 1 || random.below(2) === 0)) {
     const w = form.rexW === 'any' ? random.below(2) : form.rexW;
     bytes.push(0x40 | (w << 3) | random.below(8));
@@ -68,14 +80,15 @@ const assemble = (random: Random, form: Form, mode: Mode): Uint8Array => {
     else if (form.mod === 'mem') m = (m & 0x3f) | (random.below(3) << 6);
     bytes.push(m);
   }
-  while (bytes.length < 24) bytes.push(random.below(3) === 0 ? pick(random, [0, 0x25, 0x7f, 0x80, 0xff]) : random.below(256));
+  while (bytes.length < 24)
+    bytes.push(random.below(3) === 0 ? pick(random, [0, 0x25, 0x7f, 0x80, 0xff]) : random.below(256));
   return Uint8Array.from(bytes);
 };
 
 describe('against iced-x86', () => {
   test.each(MODES)('every form, %i-bit code', (mode) => {
     const random = seededRandom(mode);
-    const wrong: string[] = [];
+    const wrong = new Map<string, string>();
     let compared = 0;
     for (const form of FORMS) {
       if (form.row.modes === (mode === 64 ? 'no64' : 'only64')) continue;
@@ -83,10 +96,10 @@ describe('against iced-x86', () => {
         const bytes = assemble(random, form, mode);
         const says = difference(bytes, mode);
         compared++;
-        if (says !== undefined) wrong.push(`${form.text}: ${says}`);
+        if (says !== undefined) wrong.set(form.text, says);
       }
     }
-    expect(wrong.slice(0, 25)).toEqual([]);
+    expect(Object.fromEntries(wrong)).toEqual({});
     expect(compared).toBeGreaterThan(2000);
   });
 
@@ -182,7 +195,11 @@ describe('details that iced-x86 does not state', () => {
     expect(insn('f3 c3', 64).rep).toBe('none');
   });
   test('immediates are sign-extended to the operand size', () => {
-    expect(insn('48 81 c0 ff ff ff ff', 64).operands[1]).toEqual({ kind: 'imm', w: 64, value: 0xffff_ffff_ffff_ffffn });
+    expect(insn('48 81 c0 ff ff ff ff', 64).operands[1]).toEqual({
+      kind: 'imm',
+      w: 64,
+      value: 0xffff_ffff_ffff_ffffn,
+    });
     expect(insn('6a 80', 64).operands[0]).toEqual({ kind: 'imm', w: 64, value: 0xffff_ffff_ffff_ff80n });
     expect(insn('66 83 c0 ff', 32).operands[1]).toEqual({ kind: 'imm', w: 16, value: 0xffffn });
   });

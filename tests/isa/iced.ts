@@ -40,11 +40,18 @@ const registerName = (index: number, w: number, high = false): string => {
   return `${w === 64 ? 'r' : w === 32 ? 'e' : ''}${LEGACY[index]}`;
 };
 
-const memoryText = (seg: string, base: string, index: string, scale: number, disp: bigint, bytes: number): string =>
-  `${seg}:[${base}+${index}*${scale}+0x${disp.toString(16)}]:${bytes}`;
+const memoryText = (
+  seg: string,
+  base: string,
+  index: string,
+  scale: number,
+  disp: bigint,
+  bytes: number,
+): string => `${seg}:[${base}+${index}*${scale}+0x${disp.toString(16)}]:${bytes}`;
 
 /** iced-x86 shows the overrides that 64-bit mode ignores. */
-const shownSegment = (seg: string, mode: 16 | 32 | 64): string => (mode === 64 && /^[ecsd]s$/.test(seg) ? '' : seg);
+const shownSegment = (seg: string, mode: 16 | 32 | 64): string =>
+  mode === 64 && /^[ecsd]s$/.test(seg) ? '' : seg;
 
 const ourMemory = (insn: Insn, mem: MemoryOperand, op: InsnOperand & { kind: 'mem' }): string => {
   const name = (r: number): string => (r < 0 ? 'none' : registerName(r, insn.aw));
@@ -52,7 +59,14 @@ const ourMemory = (insn: Insn, mem: MemoryOperand, op: InsnOperand & { kind: 'me
   if (mem.base === -2) disp += RIP + BigInt(insn.length);
   const base = mem.base === -2 ? (insn.aw === 64 ? 'rip' : 'eip') : name(mem.base);
   const scale = mem.index < 0 ? 1 : 1 << mem.scale;
-  return memoryText(shownSegment(SEG_NAMES[mem.seg], insn.mode), base, name(mem.index), scale, BigInt.asUintN(insn.aw, disp), op.bytes ?? op.w / 8);
+  return memoryText(
+    shownSegment(SEG_NAMES[mem.seg], insn.mode),
+    base,
+    name(mem.index),
+    scale,
+    BigInt.asUintN(insn.aw, disp),
+    op.bytes ?? op.w / 8,
+  );
 };
 
 /** Our operands as text. */
@@ -81,8 +95,15 @@ export const ourOperands = (insn: Insn, fixed: boolean): readonly string[] =>
     });
 
 const STRING_KINDS: ReadonlySet<number> = new Set([
-  OpKind.MemorySegSI, OpKind.MemorySegESI, OpKind.MemorySegRSI, OpKind.MemorySegDI, OpKind.MemorySegEDI, OpKind.MemorySegRDI,
-  OpKind.MemoryESDI, OpKind.MemoryESEDI, OpKind.MemoryESRDI,
+  OpKind.MemorySegSI,
+  OpKind.MemorySegESI,
+  OpKind.MemorySegRSI,
+  OpKind.MemorySegDI,
+  OpKind.MemorySegEDI,
+  OpKind.MemorySegRDI,
+  OpKind.MemoryESDI,
+  OpKind.MemoryESEDI,
+  OpKind.MemoryESRDI,
 ]);
 
 /** iced-x86's operands as text, without the implicit ones of string instructions. `ours` gives immediates their width. */
@@ -100,21 +121,61 @@ export const icedOperands = (insn: Instruction, ours: Insn): readonly string[] =
       const bytes = MemorySizeExt.size(insn.memorySize);
       const index = part(insn.memoryIndex);
       const scale = index === 'none' ? 1 : insn.memoryIndexScale;
-      list.push(memoryText(shownSegment(part(insn.memorySegment), ours.mode), part(insn.memoryBase), index, scale, disp, bytes));
+      list.push(
+        memoryText(
+          shownSegment(part(insn.memorySegment), ours.mode),
+          part(insn.memoryBase),
+          index,
+          scale,
+          disp,
+          bytes,
+        ),
+      );
     } else if (kind === OpKind.NearBranch16 || kind === OpKind.NearBranch32 || kind === OpKind.NearBranch64) {
       list.push(`-> 0x${insn.nearBranchTarget.toString(16)}`);
-    } else if (kind === OpKind.FarBranch16) list.push(`${insn.farBranchSelector.toString(16)}:${insn.farBranch16.toString(16)}`);
-    else if (kind === OpKind.FarBranch32) list.push(`${insn.farBranchSelector.toString(16)}:${insn.farBranch32.toString(16)}`);
+    } else if (kind === OpKind.FarBranch16)
+      list.push(`${insn.farBranchSelector.toString(16)}:${insn.farBranch16.toString(16)}`);
+    else if (kind === OpKind.FarBranch32)
+      list.push(`${insn.farBranchSelector.toString(16)}:${insn.farBranch32.toString(16)}`);
     else list.push(`0x${BigInt.asUintN(widths[imm++] ?? 64, insn.immediate(i)).toString(16)}`);
   }
   return list;
 };
 
-const CONDITIONS: readonly string[] = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'];
+const CONDITIONS: readonly string[] = [
+  'o',
+  'no',
+  'b',
+  'ae',
+  'e',
+  'ne',
+  'be',
+  'a',
+  's',
+  'ns',
+  'p',
+  'np',
+  'l',
+  'ge',
+  'le',
+  'g',
+];
 const NAMES: Readonly<Record<string, RegExp>> = {
-  cbw: /^(cbw|cwde|cdqe)$/, cwd: /^(cwd|cdq|cqo)$/, jcxz: /^j[er]?cxz$/, shl: /^(shl|sal)$/, xlatb: /^xlatb$/,
-  movs: /^movs[bwdq]$/, cmps: /^cmps[bwdq]$/, stos: /^stos[bwdq]$/, lods: /^lods[bwdq]$/, scas: /^scas[bwdq]$/,
-  pusha: /^pushad?$/, popa: /^popad?$/, nop: /^(nop|reservednop)$/, prefetch: /^(prefetch.*|reservednop)$/,
+  cbw: /^(cbw|cwde|cdqe)$/,
+  cwd: /^(cwd|cdq|cqo)$/,
+  jcxz: /^j[er]?cxz$/,
+  shl: /^(shl|sal)$/,
+  xlatb: /^xlatb$/,
+  movs: /^movs[bwdq]$/,
+  cmps: /^cmps[bwdq]$/,
+  stos: /^stos[bwdq]$/,
+  lods: /^lods[bwdq]$/,
+  scas: /^scas[bwdq]$/,
+  pusha: /^pushad?$/,
+  popa: /^popad?$/,
+  nop: /^(nop|reservednop)$/,
+  prefetch: /^(prefetch.*|reservednop)$/,
+  ret: /^retf?$/,
   hint_nop: /^/,
 };
 

@@ -128,6 +128,10 @@ export const roundTo = (s: Status, f: Format, sign: number, sig: bigint, exp: nu
           s.flags |= FE.inexact;
           return zero(sign);
         }
+      } else {
+        // no result is delivered; inexactness is that of unlimited exponents
+        if (roundShift(s.rounding, sign, sig, bits - f.p, sticky).inexact) s.flags |= FE.inexact;
+        return zero(sign);
       }
     } else if (tiny && s.ftz) {
       s.flags |= FE.underflow | FE.inexact;
@@ -151,9 +155,10 @@ export const roundTo = (s: Status, f: Format, sign: number, sig: bigint, exp: nu
     if (s.wrap && (s.masks & FE.overflow) === 0) {
       if (quantum + f.p - 1 - WRAP <= f.emax) return finite(sign, m, quantum - WRAP);
       s.flags |= FE.inexact;
+      s.up = true;
       return infinity(sign);
     }
-    s.flags |= FE.inexact;
+    if ((s.masks & FE.overflow) !== 0) s.flags |= FE.inexact;
     s.up = s.rounding === ROUND.nearest || s.rounding === (sign === 1 ? ROUND.down : ROUND.up);
     return s.up ? infinity(sign) : finite(sign, (1n << BigInt(f.p)) - 1n, f.emax - (f.p - 1));
   }

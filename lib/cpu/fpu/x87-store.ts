@@ -46,8 +46,13 @@ const binary =
     // a result that does not fit is not stored, so no exponent is moved
     s.wrap = false;
     if (isNan(a)) return pack(propagate(s, 'x87', a, a));
-    if (a.denormal) s.flags |= FE.denormal;
-    return pack(roundFloat(s, f, a));
+    const v = pack(roundFloat(s, f, a));
+    // unmasked overflow and underflow hide inexactness
+    if ((s.flags & ~s.masks & (FE.overflow | FE.underflow)) !== 0) {
+      s.flags &= ~FE.inexact;
+      s.up = false;
+    }
+    return v;
   };
 const integer =
   (width: number) =>

@@ -142,7 +142,8 @@ const loadBinary =
     const a = unpack(cpu.arg64(0));
     if (a.kind === KIND.snan) s.flags |= FE.invalid;
     if (a.denormal) s.flags |= FE.denormal;
-    if (raise(cpu, s)) push(cpu, quiet(a));
+    // a denormal is loaded although its exception is unmasked
+    if (raise(cpu, s) || (s.flags & ~s.masks & FE.invalid) === 0) push(cpu, quiet(a));
     return true;
   };
 const loadExactly =
@@ -169,12 +170,12 @@ const decimal = (cpu: Cpu): readonly [bigint, number] => {
 /** FLD ST(i). */
 const fldReg: Helper = (cpu) => {
   noteInstruction(cpu);
-  if (!room(cpu)) return true;
   const i = cpu.arg32(0);
   if (isEmpty(cpu, i)) {
     if (underflow(cpu)) push(cpu, DEFAULT_NAN);
     return true;
   }
+  if (!room(cpu)) return true;
   setConditions(cpu, 0, FSW.c1);
   pushRaw(cpu, rawSt(cpu, i));
   return true;
@@ -235,7 +236,6 @@ const fcmov: Helper = (cpu) => {
     if (underflow(cpu)) writeSt(cpu, 0, DEFAULT_NAN);
     return true;
   }
-  setConditions(cpu, 0, FSW.c1);
   if (cpu.arg32(1) !== 0) setRawSt(cpu, 0, rawSt(cpu, i));
   return true;
 };
@@ -315,6 +315,7 @@ export const X87_HELPERS: Readonly<Record<string, Helper>> = {
   frndint,
   ffree: (cpu) => {
     noteInstruction(cpu);
+    setConditions(cpu, 0, FSW.c1);
     free(cpu, cpu.arg32(0));
     return true;
   },

@@ -128,7 +128,7 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
   const handlers = new Handlers(env.table, { env: { ...env, ...coreFunctions } as WebAssembly.ModuleImports }, pages, number);
   const runRecords = core.exports['run'] as (record: number) => void;
   const code = new CodeCache(cpu, handlers);
-  code.onFlush = () => mmu.flushExec();
+  code.onFlush = () => mmu.renewCodeTables();
   code.onCodePage = (hpa) => mmu.codePageAdded(hpa);
   mmu.codeTable = (hpa, mode) => code.table(hpa, mode);
 

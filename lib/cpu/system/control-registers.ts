@@ -6,7 +6,6 @@
  * Not modelled: CR4.VME, PVI, LA57, SMXE, PKE, CET (reserved: #GP), and the fixed bits of VMX operation.
  */
 import { CR0, CR4, EFER, S, SEG } from '../../isa/state.js';
-import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
 import { AR, attrOf, longMode, modeChanged } from './segments.js';
@@ -15,38 +14,45 @@ import { AR, attrOf, longMode, modeChanged } from './segments.js';
 export const MAXPHYADDR = 40;
 const CR3_RESERVED = ~((1n << BigInt(MAXPHYADDR)) - 1n) & 0xffff_ffff_ffff_ffffn;
 
-const CR0_DEFINED = (CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg) >>> 0;
+const CR0_DEFINED =
+  (CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg) >>> 0;
 /** Bits of CR4 that may be 1. */
 export const CR4_DEFINED =
-  CR4.tsd | CR4.de | CR4.pse | CR4.pae | CR4.mce | CR4.pge | CR4.pce | CR4.osfxsr | CR4.osxmmexcpt | CR4.umip | CR4.vmxe |
-  CR4.fsgsbase | CR4.pcide | CR4.osxsave | CR4.smep | CR4.smap;
+  CR4.tsd |
+  CR4.de |
+  CR4.pse |
+  CR4.pae |
+  CR4.mce |
+  CR4.pge |
+  CR4.pce |
+  CR4.osfxsr |
+  CR4.osxmmexcpt |
+  CR4.umip |
+  CR4.vmxe |
+  CR4.fsgsbase |
+  CR4.pcide |
+  CR4.osxsave |
+  CR4.smep |
+  CR4.smap;
 /** Bits of CR4 whose change invalidates translations. */
 const CR4_PAGING = CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap;
 
 const PDPTE_RESERVED = CR3_RESERVED | 0x1e6n;
 
 /**
- * Loads the PDPTEs of PAE paging from physical memory. #GP(0) when a present one has a reserved bit set.
- * A guest's CR3 goes through EPT: the MMU offers `readPhysical` for it.
+ * Loads the PDPTEs of PAE paging from host-physical memory; #GP(0) when a present one has a reserved bit set. In VMX
+ * non-root operation nothing is loaded: the MMU reads PDPTEs at each walk, and reserved bits show up as page faults.
  */
 export const loadPdptes = (cpu: Cpu, cr3: number): boolean => {
+  if (cpu.guest !== undefined) return true;
   const base = cr3 - (cr3 % 32);
-  const entries: bigint[] = [];
-  for (let i = 0; i < 4; i++) {
-    const entry = physical64(cpu, base + 8 * i);
-    if (entry === undefined) return false;
-    if ((entry & 1n) !== 0n && (entry & PDPTE_RESERVED) !== 0n) return cpu.gp();
-    entries.push(entry);
-  }
+  if (!cpu.ram.has(base, 32)) return cpu.gp();
+  const entries = [0, 8, 16, 24].map((offset) => cpu.ram.read64(base + offset));
+  if (entries.some((e) => (e & 1n) !== 0n && (e & PDPTE_RESERVED) !== 0n)) return cpu.gp();
   entries.forEach((entry, i) => {
     cpu.set64(S.pdpte + 8 * i, entry);
   });
   return true;
-};
-
-const physical64 = (cpu: Cpu, address: number): bigint | undefined => {
-  const p = cpu.mmu.physical === undefined ? cpu.ram.base + address : cpu.mmu.physical(address, 8, ACCESS.read);
-  return p === LEFT ? undefined : cpu.u64[(p >>> 0) / 8];
 };
 
 /** PAE paging outside IA-32e mode, which keeps PDPTEs. */
@@ -91,7 +97,10 @@ export const setCr4 = (cpu: Cpu, value: bigint): boolean => {
   const long = longMode(cpu);
   if (long && (v & CR4.pae) === 0) return cpu.gp();
   if ((changed & v & CR4.pcide) !== 0 && (!long || (cpu.get64(S.cr3) & 0xfffn) !== 0n)) return cpu.gp();
-  if (legacyPae(cpu.get32(S.cr0), v, cpu.get32(S.efer)) && (changed & (CR4.pae | CR4.pge | CR4.pse | CR4.smep)) !== 0) {
+  if (
+    legacyPae(cpu.get32(S.cr0), v, cpu.get32(S.efer)) &&
+    (changed & (CR4.pae | CR4.pge | CR4.pse | CR4.smep)) !== 0
+  ) {
     if (!loadPdptes(cpu, cpu.getNumber(S.cr3) % 0x1_0000_0000)) return false;
   }
   cpu.set64(S.cr4, BigInt(v));
@@ -109,7 +118,11 @@ export const setCr3 = (cpu: Cpu, value: bigint): boolean => {
     v &= 0x7fff_ffff_ffff_ffffn;
   }
   if ((v & CR3_RESERVED) !== 0n) return cpu.gp();
-  if (legacyPae(cpu.get32(S.cr0), cpu.get32(S.cr4), cpu.get32(S.efer)) && !loadPdptes(cpu, Number(v & 0xffff_ffffn))) return false;
+  if (
+    legacyPae(cpu.get32(S.cr0), cpu.get32(S.cr4), cpu.get32(S.efer)) &&
+    !loadPdptes(cpu, Number(v & 0xffff_ffffn))
+  )
+    return false;
   cpu.set64(S.cr3, v);
   cpu.mmu.loadCr3(keep);
   return true;

@@ -37,7 +37,12 @@ const word = (text: string, at: number): number => {
   return v;
 };
 
-const result = (eax = 0, ebx = 0, ecx = 0, edx = 0): CpuidResult => ({ eax: eax >>> 0, ebx: ebx >>> 0, ecx: ecx >>> 0, edx: edx >>> 0 });
+const result = (eax = 0, ebx = 0, ecx = 0, edx = 0): CpuidResult => ({
+  eax: eax >>> 0,
+  ebx: ebx >>> 0,
+  ecx: ecx >>> 0,
+  edx: edx >>> 0,
+});
 
 const IMPLEMENTED = implementedFeatures(ROWS);
 const MNEMONICS = new Set(ROWS.map((row) => row.name));
@@ -61,7 +66,9 @@ const CACHES = [
 
 const cache = (subleaf: number): CpuidResult => {
   const c = CACHES[subleaf];
-  return c === undefined ? result() : result(c.type | (c.level << 5) | (1 << 8), 63 | ((c.ways - 1) << 22), c.sets - 1);
+  return c === undefined
+    ? result()
+    : result(c.type | (c.level << 5) | (1 << 8), 63 | ((c.ways - 1) << 22), c.sets - 1);
 };
 
 const basicLeaf = (cpu: Cpu, leaf: number, subleaf: number): CpuidResult => {
@@ -98,7 +105,8 @@ const basicLeaf = (cpu: Cpu, leaf: number, subleaf: number): CpuidResult => {
   }
 };
 
-const brand = (at: number): CpuidResult => result(word(BRAND, at), word(BRAND, at + 4), word(BRAND, at + 8), word(BRAND, at + 12));
+const brand = (at: number): CpuidResult =>
+  result(word(BRAND, at), word(BRAND, at + 4), word(BRAND, at + 8), word(BRAND, at + 12));
 
 const extendedLeaf = (leaf: number): CpuidResult => {
   switch (leaf) {
@@ -141,7 +149,8 @@ const cpuid: Helper = (cpu) => {
   return true;
 };
 
-const mayReadTsc = (cpu: Cpu): boolean => (cpu.get32(S.cr4) & CR4.tsd) === 0 || cpu.get32(S.cpl) === 0 || cpu.gp();
+const mayReadTsc = (cpu: Cpu): boolean =>
+  (cpu.get32(S.cr4) & CR4.tsd) === 0 || cpu.get32(S.cpl) === 0 || cpu.gp();
 const loadTsc = (cpu: Cpu): void => {
   const tsc = readTsc(cpu);
   cpu.setGpr(0, tsc & 0xffff_ffffn);
@@ -168,7 +177,8 @@ const xsetbv: Helper = (cpu) => {
   if (cpu.get32(S.cpl) !== 0) return cpu.gp();
   if (cpu.guest?.instruction(55) === true) return false;
   const value = ((cpu.gpr(2) & 0xffff_ffffn) << 32n) | (cpu.gpr(0) & 0xffff_ffffn);
-  if ((cpu.gpr(1) & 0xffff_ffffn) !== 0n || (value & 1n) === 0n || (value & ~BigInt(XCR0_SUPPORTED)) !== 0n) return cpu.gp();
+  if ((cpu.gpr(1) & 0xffff_ffffn) !== 0n || (value & 1n) === 0n || (value & ~BigInt(XCR0_SUPPORTED)) !== 0n)
+    return cpu.gp();
   cpu.set64(S.xcr0, value);
   return true;
 };

@@ -11,7 +11,16 @@ import { mayStoreSystem } from './control-registers.js';
 import { instructionInfo } from './instruction-info.js';
 import { canonical } from './memory.js';
 import {
-  AR, type Descriptor, longMode, readDescriptor, selectorFault, selectorOf, setFromDescriptor, setNull, widen, writeTypeByte,
+  AR,
+  type Descriptor,
+  longMode,
+  readDescriptor,
+  selectorFault,
+  selectorOf,
+  setFromDescriptor,
+  setNull,
+  widen,
+  writeTypeByte,
 } from './segments.js';
 
 /** @param identity 0 SGDT/SLDT, 1 SIDT/STR, 2 LGDT/LLDT, 3 LIDT/LTR */
@@ -95,4 +104,11 @@ const ltr: Helper = (cpu) => {
   return true;
 };
 
-export const DESCRIPTOR_TABLE_HELPERS: HelperTable = { loadTable, loadTableExit, storeTable, storeSelector, lldt, ltr };
+export const DESCRIPTOR_TABLE_HELPERS: HelperTable = {
+  loadTable,
+  loadTableExit,
+  storeTable,
+  storeSelector,
+  lldt,
+  ltr,
+};

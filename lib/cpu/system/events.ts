@@ -13,7 +13,9 @@ import { deliverOnce } from './gates.js';
 const severity = (event: PendingEvent): 'benign' | 'contributory' | 'page' => {
   if (event.type !== 3) return 'benign';
   if (event.vector === VECTOR.pf) return 'page';
-  return event.vector === VECTOR.de || (event.vector >= 10 && event.vector <= 13) || event.vector === 21 ? 'contributory' : 'benign';
+  return event.vector === VECTOR.de || (event.vector >= 10 && event.vector <= 13) || event.vector === 21
+    ? 'contributory'
+    : 'benign';
 };
 
 const doubles = (first: PendingEvent, second: PendingEvent): boolean => {

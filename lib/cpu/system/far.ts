@@ -10,9 +10,26 @@ import { readRflags } from '../rflags.js';
 import { tssStack, tssStack64 } from './gates.js';
 import { canonical } from './memory.js';
 import {
-  AR, attrOf, checkStackSegment, type Descriptor, descriptorLimit, dplOf, isCode, limitOf, longMode, markAccessed,
-  modeChanged, protectedMode, readDescriptor, selectorFault, selectorOf, setFromDescriptor, setNull, setRealSegment,
-  virtual8086, widen,
+  AR,
+  attrOf,
+  checkStackSegment,
+  type Descriptor,
+  descriptorLimit,
+  dplOf,
+  isCode,
+  limitOf,
+  longMode,
+  markAccessed,
+  modeChanged,
+  protectedMode,
+  readDescriptor,
+  selectorFault,
+  selectorOf,
+  setFromDescriptor,
+  setNull,
+  setRealSegment,
+  virtual8086,
+  widen,
 } from './segments.js';
 import { currentStack, peek, peekAll, pushAll, setStackPointer, stack64, stackOf } from './stack.js';
 import { taskGate, taskSwitch } from './task-switch.js';
@@ -32,7 +49,8 @@ const sameLevelCode = (cpu: Cpu, selector: number, d: Descriptor, rpl: number): 
   const cpl = cpu.get32(S.cpl);
   const dpl = dplOf(d.attr);
   const allowed = (d.attr & AR.conforming) !== 0 ? dpl <= cpl : rpl <= cpl && dpl === cpl;
-  if (!allowed || (longMode(cpu) && (d.attr & (AR.l | AR.db)) === (AR.l | AR.db))) return selectorFault(cpu, VECTOR.gp, selector);
+  if (!allowed || (longMode(cpu) && (d.attr & (AR.l | AR.db)) === (AR.l | AR.db)))
+    return selectorFault(cpu, VECTOR.gp, selector);
   return (d.attr & AR.p) !== 0 || selectorFault(cpu, VECTOR.np, selector);
 };
 
@@ -48,7 +66,8 @@ const farReal = (cpu: Cpu, selector: number, offset: bigint, w: OperandSize, cal
   if (rip > BigInt(limitOf(cpu, SEG.cs))) return cpu.gp();
   if (call) {
     const stack = currentStack(cpu);
-    if (!pushAll(cpu, stack, [BigInt(selectorOf(cpu, SEG.cs)), truncate(cpu.nextRip, w)], bytesOf(w))) return false;
+    if (!pushAll(cpu, stack, [BigInt(selectorOf(cpu, SEG.cs)), truncate(cpu.nextRip, w)], bytesOf(w)))
+      return false;
     setStackPointer(cpu, stack.size, stack.sp);
   }
   setRealSegment(cpu, SEG.cs, selector, virtual8086(cpu));
@@ -58,7 +77,14 @@ const farReal = (cpu: Cpu, selector: number, offset: bigint, w: OperandSize, cal
 };
 
 /** CALL through a gate to a more privileged segment: the frame goes to the stack of the TSS. */
-const callInner = (cpu: Cpu, selector: number, d: Descriptor, rip: bigint, size: 2 | 4 | 8, parameters: number): boolean => {
+const callInner = (
+  cpu: Cpu,
+  selector: number,
+  d: Descriptor,
+  rip: bigint,
+  size: 2 | 4 | 8,
+  parameters: number,
+): boolean => {
   const cpl = dplOf(d.attr);
   const old = [BigInt(selectorOf(cpu, SEG.ss)), cpu.gpr(4)];
   const back = [BigInt(selectorOf(cpu, SEG.cs)), cpu.nextRip];
@@ -87,7 +113,8 @@ const throughGate = (cpu: Cpu, narrow: Descriptor, call: boolean): boolean => {
   const selector = narrow.selector;
   const gate = longMode(cpu) ? widen(cpu, narrow) : narrow;
   if (gate === undefined) return false;
-  if (dplOf(gate.attr) < Math.max(cpu.get32(S.cpl), selector & 3)) return selectorFault(cpu, VECTOR.gp, selector);
+  if (dplOf(gate.attr) < Math.max(cpu.get32(S.cpl), selector & 3))
+    return selectorFault(cpu, VECTOR.gp, selector);
   if ((gate.attr & AR.p) === 0) return selectorFault(cpu, VECTOR.np, selector);
   const size = longMode(cpu) ? 8 : (gate.attr & 8) !== 0 ? 4 : 2;
   const code = gate.lo >>> 16;
@@ -98,11 +125,13 @@ const throughGate = (cpu: Cpu, narrow: Descriptor, call: boolean): boolean => {
   const dpl = dplOf(d.attr);
   const wrongSize = longMode(cpu) && (d.attr & (AR.l | AR.db)) !== AR.l;
   const conforming = (d.attr & AR.conforming) !== 0;
-  if (!isCode(d.attr) || dpl > cpl || wrongSize || (!call && !conforming && dpl !== cpl)) return selectorFault(cpu, VECTOR.gp, code);
+  if (!isCode(d.attr) || dpl > cpl || wrongSize || (!call && !conforming && dpl !== cpl))
+    return selectorFault(cpu, VECTOR.gp, code);
   if ((d.attr & AR.p) === 0) return selectorFault(cpu, VECTOR.np, code);
   const offset = size === 2 ? gate.lo & 0xffff : ((gate.lo & 0xffff) | (gate.hi & 0xffff_0000)) >>> 0;
   const rip = (BigInt(gate.baseHigh) << 32n) | BigInt(offset);
-  if (call && !conforming && dpl < cpl) return callInner(cpu, code, d, rip, size, size === 8 ? 0 : gate.hi & 31);
+  if (call && !conforming && dpl < cpl)
+    return callInner(cpu, code, d, rip, size, size === 8 ? 0 : gate.hi & 31);
   if (!checkTarget(cpu, d, rip) || !markAccessed(cpu, d)) return false;
   if (call) {
     const stack = currentStack(cpu);
@@ -123,7 +152,8 @@ const farTransfer = (cpu: Cpu, selector: number, offset: bigint, w: OperandSize,
     if (!checkTarget(cpu, d, rip) || !markAccessed(cpu, d)) return false;
     if (call) {
       const stack = currentStack(cpu);
-      if (!pushAll(cpu, stack, [BigInt(selectorOf(cpu, SEG.cs)), truncate(cpu.nextRip, w)], bytesOf(w))) return false;
+      if (!pushAll(cpu, stack, [BigInt(selectorOf(cpu, SEG.cs)), truncate(cpu.nextRip, w)], bytesOf(w)))
+        return false;
       setStackPointer(cpu, stack.size, stack.sp);
     }
     return commitCode(cpu, selector, d, cpu.get32(S.cpl), rip);
@@ -131,7 +161,8 @@ const farTransfer = (cpu: Cpu, selector: number, offset: bigint, w: OperandSize,
   const type = (d.attr & AR.s) !== 0 ? -1 : d.attr & 15;
   if (type === 12 || (type === 4 && !longMode(cpu))) return throughGate(cpu, d, call);
   if (longMode(cpu) || ![1, 5, 9].includes(type)) return selectorFault(cpu, VECTOR.gp, selector);
-  if (dplOf(d.attr) < Math.max(cpu.get32(S.cpl), selector & 3)) return selectorFault(cpu, VECTOR.gp, selector);
+  if (dplOf(d.attr) < Math.max(cpu.get32(S.cpl), selector & 3))
+    return selectorFault(cpu, VECTOR.gp, selector);
   if ((d.attr & AR.p) === 0) return selectorFault(cpu, VECTOR.np, selector);
   const source = call ? 0 : 2;
   const target = type === 5 ? taskGate(d) : selector;
@@ -162,7 +193,12 @@ export const returnCode = (cpu: Cpu, selector: number): Descriptor | undefined =
 };
 
 /** The stack segment that comes with it: 'null' where a null SS is allowed (64-bit code below CPL 3). */
-export const returnStack = (cpu: Cpu, selector: number, cs: Descriptor, cpl: number): Descriptor | 'null' | undefined => {
+export const returnStack = (
+  cpu: Cpu,
+  selector: number,
+  cs: Descriptor,
+  cpl: number,
+): Descriptor | 'null' | undefined => {
   if ((selector & 0xfffc) === 0) {
     if (longMode(cpu) && (cs.attr & AR.l) !== 0 && cpl !== 3 && (selector & 3) === cpl) return 'null';
     cpu.gp();
@@ -234,8 +270,10 @@ const farReturn = (cpu: Cpu, w: OperandSize, release: number): boolean => {
 };
 
 /** args: selector, offset, operand size. */
-const jmpFar: Helper = (cpu) => farTransfer(cpu, cpu.arg32(0) & 0xffff, cpu.arg64(1), cpu.arg32(2) as OperandSize, false);
-const callFar: Helper = (cpu) => farTransfer(cpu, cpu.arg32(0) & 0xffff, cpu.arg64(1), cpu.arg32(2) as OperandSize, true);
+const jmpFar: Helper = (cpu) =>
+  farTransfer(cpu, cpu.arg32(0) & 0xffff, cpu.arg64(1), cpu.arg32(2) as OperandSize, false);
+const callFar: Helper = (cpu) =>
+  farTransfer(cpu, cpu.arg32(0) & 0xffff, cpu.arg64(1), cpu.arg32(2) as OperandSize, true);
 /** args: operand size, bytes to release. */
 const retFar: Helper = (cpu) => farReturn(cpu, cpu.arg32(0) as OperandSize, cpu.arg32(1) & 0xffff);
 

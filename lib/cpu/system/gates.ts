@@ -9,9 +9,27 @@ import type { Cpu, PendingEvent } from '../core.js';
 import { readRflags } from '../rflags.js';
 import { canonical, readLinear } from './memory.js';
 import {
-  AR, attrOf, checkStackSegment, type Descriptor, descriptorLimit, dplOf, externalBit, isCode, limitOf, longMode,
-  markAccessed, modeChanged, readDescriptor, readTss, realMode, selectorFault, selectorOf, setFromDescriptor, setNull,
-  setRealSegment, virtual8086,
+  AR,
+  attrOf,
+  checkStackSegment,
+  type Descriptor,
+  descriptorLimit,
+  dplOf,
+  externalBit,
+  isCode,
+  limitOf,
+  longMode,
+  markAccessed,
+  modeChanged,
+  readDescriptor,
+  readTss,
+  realMode,
+  selectorFault,
+  selectorOf,
+  setFromDescriptor,
+  setNull,
+  setRealSegment,
+  virtual8086,
 } from './segments.js';
 import { currentStack, pushAll, type Stack, setStackPointer, stack64, stackOf } from './stack.js';
 import { taskSwitch } from './task-switch.js';
@@ -29,7 +47,11 @@ const gateFault = (cpu: Cpu, vector: number, event: PendingEvent): false =>
 const software = (event: PendingEvent): boolean => event.type === 4 || event.type === 6;
 
 /** The code segment of a handler and the privilege it runs at; its accessed bit is set. */
-const handlerCode = (cpu: Cpu, selector: number, fromV86: boolean): { d: Descriptor; cpl: number } | undefined => {
+const handlerCode = (
+  cpu: Cpu,
+  selector: number,
+  fromV86: boolean,
+): { d: Descriptor; cpl: number } | undefined => {
   if ((selector & 0xfffc) === 0) {
     cpu.gp(externalBit(cpu));
     return undefined;
@@ -78,7 +100,10 @@ const tssPointer64 = (cpu: Cpu, offset: number): bigint | undefined => {
 export const tssStack64 = (cpu: Cpu, cpl: number): bigint | undefined => tssPointer64(cpu, 4 + 8 * cpl);
 
 /** SS:ESP for privilege `cpl` from a legacy TSS, checked (#TS). */
-export const tssStack = (cpu: Cpu, cpl: number): { selector: number; d: Descriptor; sp: bigint } | undefined => {
+export const tssStack = (
+  cpu: Cpu,
+  cpl: number,
+): { selector: number; d: Descriptor; sp: bigint } | undefined => {
   const wide = (attrOf(cpu, SEG.tr) & 8) !== 0;
   const at = wide ? 4 + 8 * cpl : 2 + 4 * cpl;
   if (at + (wide ? 5 : 3) > limitOf(cpu, SEG.tr)) return tssFault(cpu);
@@ -119,7 +144,13 @@ const deliverLong = (cpu: Cpu, event: PendingEvent, returnRip: bigint): boolean 
   else if (code.cpl !== cpl) sp = tssStack64(cpu, code.cpl);
   if (sp === undefined) return false;
   const stack = stack64(sp & ~15n, code.cpl === 3 ? 'user' : 'supervisor');
-  const frame = [BigInt(selectorOf(cpu, SEG.ss)), cpu.gpr(4), image(cpu, event), BigInt(selectorOf(cpu, SEG.cs)), returnRip];
+  const frame = [
+    BigInt(selectorOf(cpu, SEG.ss)),
+    cpu.gpr(4),
+    image(cpu, event),
+    BigInt(selectorOf(cpu, SEG.cs)),
+    returnRip,
+  ];
   if (event.code >= 0) frame.push(BigInt(event.code));
   if (!pushAll(cpu, stack, frame, 8)) return false;
 
@@ -132,7 +163,12 @@ const deliverLong = (cpu: Cpu, event: PendingEvent, returnRip: bigint): boolean 
 
 const deliverReal = (cpu: Cpu, event: PendingEvent, returnRip: bigint): boolean => {
   if (event.vector * 4 + 3 > cpu.get32(S.idtrLimit)) return cpu.gp(0);
-  const entry = readLinear(cpu, (cpu.get64(S.idtrBase) + BigInt(event.vector * 4)) & 0xffff_ffffn, 4, 'supervisor');
+  const entry = readLinear(
+    cpu,
+    (cpu.get64(S.idtrBase) + BigInt(event.vector * 4)) & 0xffff_ffffn,
+    4,
+    'supervisor',
+  );
   if (entry === undefined) return false;
   const stack = currentStack(cpu);
   const frame = [image(cpu, event) & 0xffffn, BigInt(selectorOf(cpu, SEG.cs)), returnRip & 0xffffn];
@@ -145,7 +181,12 @@ const deliverReal = (cpu: Cpu, event: PendingEvent, returnRip: bigint): boolean 
 
 const deliverProtected = (cpu: Cpu, event: PendingEvent, returnRip: bigint): boolean => {
   if (event.vector * 8 + 7 > cpu.get32(S.idtrLimit)) return gateFault(cpu, VECTOR.gp, event);
-  const gate = readLinear(cpu, (cpu.get64(S.idtrBase) + BigInt(event.vector * 8)) & 0xffff_ffffn, 8, 'supervisor');
+  const gate = readLinear(
+    cpu,
+    (cpu.get64(S.idtrBase) + BigInt(event.vector * 8)) & 0xffff_ffffn,
+    8,
+    'supervisor',
+  );
   if (gate === undefined) return false;
   const word = Number(gate >> 32n);
   const type = (word >>> 8) & 0x1f;

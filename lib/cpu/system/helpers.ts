@@ -12,6 +12,7 @@ import { IRET_HELPERS } from './iret.js';
 import { MSR_HELPERS } from './msrs.js';
 import { SEGMENT_HELPERS } from './segments.js';
 import { SYSCALL_HELPERS } from './syscalls.js';
+import { VERIFY_HELPERS } from './verify.js';
 import { VMX_INSTRUCTION_HELPERS } from './vmx-instructions.js';
 
 export const SYSTEM_HELPERS: HelperTable = {
@@ -27,5 +28,6 @@ export const SYSTEM_HELPERS: HelperTable = {
   ...MSR_HELPERS,
   ...SEGMENT_HELPERS,
   ...SYSCALL_HELPERS,
+  ...VERIFY_HELPERS,
   ...VMX_INSTRUCTION_HELPERS,
 };

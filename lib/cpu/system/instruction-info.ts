@@ -26,7 +26,10 @@ export const currentInstruction = (cpu: Cpu): Insn | undefined => {
   const bytes = new Uint8Array(15);
   for (let i = 0; i < length && i < 15; i++) {
     const offset = cpu.rip + BigInt(i);
-    const lin = mode === 64 ? BigInt.asUintN(64, offset) : BigInt.asUintN(32, cpu.get64(S.segBase + 8 * SEG.cs) + offset);
+    const lin =
+      mode === 64
+        ? BigInt.asUintN(64, offset)
+        : BigInt.asUintN(32, cpu.get64(S.segBase + 8 * SEG.cs) + offset);
     const hpa = cpu.mmu.fetch(low(lin), high(lin));
     if (hpa === LEFT) return undefined;
     bytes[i] = cpu.ram.read8(hpa);
@@ -53,5 +56,9 @@ export const instructionInfo = (cpu: Cpu): InstructionInfo => {
   const index = mem.index < 0 ? 1 << 22 : mem.index << 18;
   const base = mem.base < 0 ? 1 << 27 : mem.base << 23;
   const register = registers[0]?.index ?? 0;
-  return { displacement, info: (mem.scale | (size << 7) | (mem.seg << 15) | index | base | (register << 28)) >>> 0, insn };
+  return {
+    displacement,
+    info: (mem.scale | (size << 7) | (mem.seg << 15) | index | base | (register << 28)) >>> 0,
+    insn,
+  };
 };

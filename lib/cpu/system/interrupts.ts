@@ -1,12 +1,12 @@
 /**
- * Software interrupts, the interrupt flag, PUSHF and POPF, HLT, PAUSE and the other instructions that wait.
+ * Software interrupts, POPF, STAC and CLAC, HLT, PAUSE and the other instructions that wait.
  *
- * SDM volume 2, INT n, CLI, STI, PUSHF, POPF, HLT, MONITOR, MWAIT. CR4.VME and CR4.PVI are not offered, so IOPL decides.
+ * SDM volume 2, INT n, POPF, HLT, MONITOR, MWAIT. CR4.VME and CR4.PVI are not offered, so IOPL decides.
  */
 import { FLAG, LEAVE, S, VECTOR } from '../../isa/state.js';
-import type { Cpu, PendingEvent } from '../core.js';
+import type { PendingEvent } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
-import { readRflags, writeRflags } from '../rflags.js';
+import { writeRflags } from '../rflags.js';
 import { deliverEvent } from './events.js';
 import { iopl, virtual8086 } from './segments.js';
 
@@ -17,31 +17,6 @@ const softwareInterrupt: Helper = (cpu) => {
   if (type === 4 && virtual8086(cpu) && iopl(cpu) !== 3) return cpu.gp();
   const event = { vector, type, code: -1, address: 0n, length: cpu.instructionLength, injected: false };
   return deliverEvent(cpu, event, cpu.nextRip);
-};
-
-const mayChangeIf = (cpu: Cpu): boolean => cpu.get32(S.cpl) <= iopl(cpu) || cpu.gp();
-
-const cli: Helper = (cpu) => {
-  if (!mayChangeIf(cpu)) return false;
-  cpu.set32(S.eflags, cpu.get32(S.eflags) & ~FLAG.if);
-  return true;
-};
-
-const sti: Helper = (cpu) => {
-  if (!mayChangeIf(cpu)) return false;
-  const flags = cpu.get32(S.eflags);
-  if ((flags & FLAG.if) === 0) {
-    cpu.set32(S.eflags, flags | FLAG.if);
-    cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) | 1);
-  }
-  return true;
-};
-
-/** result: the image that PUSHF stores, VM and RF clear. */
-const pushf: Helper = (cpu) => {
-  if (virtual8086(cpu) && iopl(cpu) !== 3) return cpu.gp();
-  cpu.result32(0, readRflags(cpu) & ~(FLAG.vm | FLAG.rf));
-  return true;
 };
 
 const POPF_LOW = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.tf | FLAG.df | FLAG.of | FLAG.nt;
@@ -87,9 +62,6 @@ const monitorWait: Helper = (cpu) => {
 
 export const INTERRUPT_HELPERS: HelperTable = {
   softwareInterrupt,
-  cli,
-  sti,
-  pushf,
   popf,
   hlt,
   setAc,

@@ -4,7 +4,7 @@
  * SDM volume 1, "I/O Protection Mechanism"; volume 2, INS and OUTS. The permission check precedes the VM exit, which
  * precedes faults of the memory operand. Without a hypervisor and without ports, reads give all ones.
  */
-import { SEG, S } from '../../isa/state.js';
+import { S, SEG } from '../../isa/state.js';
 import type { Cpu, IoAccess } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
 import { probeWrite, readLinear32, writeLinear } from './memory.js';
@@ -30,7 +30,15 @@ const readPort = (cpu: Cpu, port: number, size: 1 | 2 | 4): number =>
   ((cpu.ports?.read(port, size) ?? 0xffff_ffff) & mask(size)) >>> 0;
 
 const plain = (port: number, size: 1 | 2 | 4, input: boolean, immediate: boolean): IoAccess => ({
-  port, size, input, immediate, string: false, rep: false, linear: 0n, segment: 0, addressSize: 64,
+  port,
+  size,
+  input,
+  immediate,
+  string: false,
+  rep: false,
+  linear: 0n,
+  segment: 0,
+  addressSize: 64,
 });
 
 /** args: port, bytes, 1 for an immediate port; result: value. */

@@ -9,7 +9,16 @@ import type { HelperTable } from '../helpers.js';
 import { readRflags, writeRflags } from '../rflags.js';
 import { bytesOf, checkTarget, commitReturn, type OperandSize, returnCode, returnStack } from './far.js';
 import {
-  iopl, limitOf, longMode, markAccessed, modeChanged, readTss, realMode, selectorFault, setRealSegment, virtual8086,
+  iopl,
+  limitOf,
+  longMode,
+  markAccessed,
+  modeChanged,
+  readTss,
+  realMode,
+  selectorFault,
+  setRealSegment,
+  virtual8086,
 } from './segments.js';
 import { currentStack, peekAll, setStackPointer } from './stack.js';
 import { taskSwitch } from './task-switch.js';
@@ -57,7 +66,12 @@ const iretToV86 = (cpu: Cpu): boolean => {
   if (rip > 0xffffn) return cpu.gp();
   writeRflags(cpu, Number(flags & 0x3f_ffffn));
   const selectors: readonly [number, bigint][] = [
-    [SEG.cs, cs], [SEG.ss, ss], [SEG.es, es], [SEG.ds, ds], [SEG.fs, fs], [SEG.gs, gs],
+    [SEG.cs, cs],
+    [SEG.ss, ss],
+    [SEG.es, es],
+    [SEG.ds, ds],
+    [SEG.fs, fs],
+    [SEG.gs, gs],
   ];
   for (const [seg, v] of selectors) setRealSegment(cpu, seg, Number(v & 0xffffn), true);
   cpu.setGpr(4, sp);

@@ -4,14 +4,15 @@
  * SDM volume 2, RDMSR and WRMSR; volume 3, "Extended Feature Enable Register". In VMX non-root operation the MSR bitmaps
  * are asked first.
  */
-import { type MsrRow, MSR, MSR_BY_NUMBER, MSR_ROWS } from '../../isa/msrs.js';
+import { MSR, MSR_BY_NUMBER, MSR_ROWS, type MsrRow } from '../../isa/msrs.js';
 import { CR0, EFER, S } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
 import { canonical } from './memory.js';
 
 /** Time-stamp counter as software sees it, modulo 2^64. */
-export const readTsc = (cpu: Cpu): bigint => BigInt.asUintN(64, BigInt(Math.floor(cpu.tsc())) + (cpu.guest?.tscOffset ?? 0n));
+export const readTsc = (cpu: Cpu): bigint =>
+  BigInt.asUintN(64, BigInt(Math.floor(cpu.tsc())) + (cpu.guest?.tscOffset ?? 0n));
 
 /** Value of an MSR, or undefined when there is none (#GP). */
 export const readMsr = (cpu: Cpu, msr: number): bigint | undefined => {
@@ -83,7 +84,7 @@ export const resetMsrs = (cpu: Cpu): void => {
 const rdmsr: Helper = (cpu) => {
   const msr = Number(cpu.gpr(1) & 0xffff_ffffn);
   if (cpu.guest?.rdmsr(msr) === true) return false;
-  const value = readMsr(cpu, msr);
+  const value = cpu.guest?.virtualRdmsr?.(msr) ?? readMsr(cpu, msr);
   if (value === undefined) return cpu.gp();
   cpu.setGpr(0, value & 0xffff_ffffn);
   cpu.setGpr(2, value >> 32n);
@@ -94,6 +95,8 @@ const wrmsr: Helper = (cpu) => {
   const msr = Number(cpu.gpr(1) & 0xffff_ffffn);
   if (cpu.guest?.wrmsr(msr) === true) return false;
   const value = ((cpu.gpr(2) & 0xffff_ffffn) << 32n) | (cpu.gpr(0) & 0xffff_ffffn);
+  const virtual = cpu.guest?.virtualWrmsr?.(msr, value) ?? 'register';
+  if (virtual !== 'register') return virtual === 'done';
   return writeMsr(cpu, msr, value) || cpu.gp();
 };
 

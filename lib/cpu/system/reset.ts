@@ -11,7 +11,9 @@ import { modeChanged, setSegment } from './segments.js';
 
 /** @param cpu its memory unit must be there; the engine's fields (budget, TLB sets) are not touched */
 export const resetState = (cpu: Cpu): void => {
-  const kept = [S.budget, S.leave, S.record, S.attention, S.tlbRead, S.tlbWrite, S.tlbExec].map((o) => [o, cpu.get32(o)] as const);
+  const kept = [S.budget, S.leave, S.record, S.attention, S.tlbRead, S.tlbWrite, S.tlbExec].map(
+    (o) => [o, cpu.get32(o)] as const,
+  );
   cpu.ram.u8.fill(0, cpu.at, cpu.at + STATE_BYTES);
   for (const [offset, v] of kept) cpu.set32(offset, v);
   cpu.setGpr(2, BigInt(hardwareCpuid(cpu, 1, 0).eax));

@@ -1,8 +1,7 @@
 /**
  * Segment descriptors and the hidden parts of segment registers.
  *
- * SDM volume 3, "Segment Descriptors", "Loading Segment Descriptors in IA-32e Mode", and the MOV, LAR, LSL, VERR
- * pages of volume 2. Access rights are kept in the VMX format: type, S, DPL, P in bits 7:0, AVL L D/B G in bits 15:12,
+ * SDM volume 3, "Segment Descriptors", "Loading Segment Descriptors in IA-32e Mode", and MOV in volume 2. Access rights are kept in the VMX format: type, S, DPL, P in bits 7:0, AVL L D/B G in bits 15:12,
  * bit 16 = unusable. An unusable SS keeps its DPL, because SS.DPL is the CPL.
  */
 import { CR0, EFER, FLAG, S, SEG, VECTOR } from '../../isa/state.js';
@@ -12,8 +11,18 @@ import { canonical, readLinear, readLinear32, writeLinear } from './memory.js';
 
 /** Bits of the access rights. */
 export const AR = {
-  accessed: 1, writable: 2, conforming: 4, expandDown: 4, code: 8, s: 0x10, dpl: 0x60, p: 0x80,
-  l: 0x2000, db: 0x4000, g: 0x8000, unusable: 0x1_0000,
+  accessed: 1,
+  writable: 2,
+  conforming: 4,
+  expandDown: 4,
+  code: 8,
+  s: 0x10,
+  dpl: 0x60,
+  p: 0x80,
+  l: 0x2000,
+  db: 0x4000,
+  g: 0x8000,
+  unusable: 0x1_0000,
 } as const;
 
 export interface Descriptor {
@@ -36,7 +45,8 @@ export const descriptorLimit = (d: Descriptor): number => {
 };
 export const dplOf = (attr: number): number => (attr >> 5) & 3;
 export const isCode = (attr: number): boolean => (attr & (AR.s | AR.code)) === (AR.s | AR.code);
-export const isWritableData = (attr: number): boolean => (attr & (AR.s | AR.code | AR.writable)) === (AR.s | AR.writable);
+export const isWritableData = (attr: number): boolean =>
+  (attr & (AR.s | AR.code | AR.writable)) === (AR.s | AR.writable);
 
 export const longMode = (cpu: Cpu): boolean => (cpu.get32(S.efer) & EFER.lma) !== 0;
 export const realMode = (cpu: Cpu): boolean => (cpu.get32(S.cr0) & CR0.pe) === 0;
@@ -50,7 +60,14 @@ export const attrOf = (cpu: Cpu, seg: number): number => cpu.get32(S.segAttr + 4
 export const baseOf = (cpu: Cpu, seg: number): bigint => cpu.get64(S.segBase + 8 * seg);
 export const limitOf = (cpu: Cpu, seg: number): number => cpu.get32(S.segLimit + 4 * seg);
 
-export const setSegment = (cpu: Cpu, seg: number, selector: number, base: bigint, limit: number, attr: number): void => {
+export const setSegment = (
+  cpu: Cpu,
+  seg: number,
+  selector: number,
+  base: bigint,
+  limit: number,
+  attr: number,
+): void => {
   cpu.set32(S.segSel + 4 * seg, selector);
   cpu.set64(S.segBase + 8 * seg, base);
   cpu.set32(S.segLimit + 4 * seg, limit);
@@ -58,7 +75,14 @@ export const setSegment = (cpu: Cpu, seg: number, selector: number, base: bigint
 };
 /** Puts a descriptor into a segment register, with the accessed bit set for code and data. */
 export const setFromDescriptor = (cpu: Cpu, seg: number, selector: number, d: Descriptor): void =>
-  setSegment(cpu, seg, selector, descriptorBase(d), descriptorLimit(d), (d.attr & AR.s) !== 0 ? d.attr | AR.accessed : d.attr);
+  setSegment(
+    cpu,
+    seg,
+    selector,
+    descriptorBase(d),
+    descriptorLimit(d),
+    (d.attr & AR.s) !== 0 ? d.attr | AR.accessed : d.attr,
+  );
 /** A null selector; `dpl` matters for SS only. */
 export const setNull = (cpu: Cpu, seg: number, selector: number, dpl = 0): void =>
   setSegment(cpu, seg, selector, 0n, 0, AR.unusable | (dpl << 5));
@@ -93,19 +117,23 @@ export const selectorFault = (cpu: Cpu, vector: number, selector: number): false
   cpu.fault(vector, (selector & 0xfffc) | externalBit(cpu));
 
 /** Linear address of a selector's descriptor, or undefined when it is outside its table. */
-const descriptorAddress = (cpu: Cpu, selector: number, bytes: number): bigint | undefined => {
+export const descriptorAddress = (cpu: Cpu, selector: number, bytes: number): bigint | undefined => {
   const index = selector & 0xfff8;
   if ((selector & 4) === 0) {
-    return index + bytes - 1 > cpu.get32(S.gdtrLimit) ? undefined : BigInt.asUintN(64, cpu.get64(S.gdtrBase) + BigInt(index));
+    return index + bytes - 1 > cpu.get32(S.gdtrLimit)
+      ? undefined
+      : BigInt.asUintN(64, cpu.get64(S.gdtrBase) + BigInt(index));
   }
-  if ((attrOf(cpu, SEG.ldtr) & AR.unusable) !== 0 || index + bytes - 1 > limitOf(cpu, SEG.ldtr)) return undefined;
+  if ((attrOf(cpu, SEG.ldtr) & AR.unusable) !== 0 || index + bytes - 1 > limitOf(cpu, SEG.ldtr))
+    return undefined;
   return BigInt.asUintN(64, baseOf(cpu, SEG.ldtr) + BigInt(index));
 };
 
-const wrap = (cpu: Cpu, lin: bigint): bigint => (longMode(cpu) ? BigInt.asUintN(64, lin) : BigInt.asUintN(32, lin));
+const wrap = (cpu: Cpu, lin: bigint): bigint =>
+  longMode(cpu) ? BigInt.asUintN(64, lin) : BigInt.asUintN(32, lin);
 
 /** Reads 8 bytes of a descriptor table. A `wide` system descriptor's upper half is read by `widen`. */
-const fetchDescriptor = (cpu: Cpu, selector: number, at: bigint): Descriptor | undefined => {
+export const fetchDescriptor = (cpu: Cpu, selector: number, at: bigint): Descriptor | undefined => {
   const raw = readLinear(cpu, wrap(cpu, at), 8, 'supervisor');
   if (raw === undefined) return undefined;
   const lo = Number(raw & 0xffff_ffffn);
@@ -117,7 +145,11 @@ const fetchDescriptor = (cpu: Cpu, selector: number, at: bigint): Descriptor | u
  * Reads the descriptor that a non-null selector names.
  * @param vector raised with the selector when it is outside its table (#GP, #TS or #NP)
  */
-export const readDescriptor = (cpu: Cpu, selector: number, vector: number = VECTOR.gp): Descriptor | undefined => {
+export const readDescriptor = (
+  cpu: Cpu,
+  selector: number,
+  vector: number = VECTOR.gp,
+): Descriptor | undefined => {
   const at = descriptorAddress(cpu, selector, 8);
   if (at === undefined) {
     selectorFault(cpu, vector, selector);
@@ -151,7 +183,12 @@ export const writeTypeByte = (cpu: Cpu, d: Descriptor, byte: number): boolean =>
   writeLinear(cpu, wrap(cpu, d.at + 5n), 1, BigInt(byte & 0xff), 'supervisor');
 
 /** The stack segment that a selector names, checked for use at privilege `cpl`. @param vector of the checks: #GP or #TS */
-export const checkStackSegment = (cpu: Cpu, selector: number, cpl: number, vector: number): Descriptor | undefined => {
+export const checkStackSegment = (
+  cpu: Cpu,
+  selector: number,
+  cpl: number,
+  vector: number,
+): Descriptor | undefined => {
   const d = readDescriptor(cpu, selector, vector);
   if (d === undefined) return undefined;
   if ((selector & 3) !== cpl || !isWritableData(d.attr) || dplOf(d.attr) !== cpl) {
@@ -194,9 +231,11 @@ export const loadSegment = (cpu: Cpu, seg: number, selector: number): boolean =>
   const d = readDescriptor(cpu, selector);
   if (d === undefined) return false;
   // Data or readable code.
-  if ((d.attr & AR.s) === 0 || (d.attr & (AR.code | AR.writable)) === AR.code) return selectorFault(cpu, VECTOR.gp, selector);
+  if ((d.attr & AR.s) === 0 || (d.attr & (AR.code | AR.writable)) === AR.code)
+    return selectorFault(cpu, VECTOR.gp, selector);
   const conforming = (d.attr & (AR.code | AR.conforming)) === (AR.code | AR.conforming);
-  if (!conforming && Math.max(selector & 3, cpu.get32(S.cpl)) > dplOf(d.attr)) return selectorFault(cpu, VECTOR.gp, selector);
+  if (!conforming && Math.max(selector & 3, cpu.get32(S.cpl)) > dplOf(d.attr))
+    return selectorFault(cpu, VECTOR.gp, selector);
   if ((d.attr & AR.p) === 0) return selectorFault(cpu, VECTOR.np, selector);
   if (!markAccessed(cpu, d)) return false;
   setFromDescriptor(cpu, seg, selector, d);
@@ -217,10 +256,17 @@ const segmentFault = (cpu: Cpu, seg: number): -1 => {
 };
 
 /** Linear address (below 2^32) of a checked access outside 64-bit mode, or -1 with #SS(0) or #GP(0) recorded. */
-export const segmentLinear32 = (cpu: Cpu, seg: number, offset: number, bytes: number, write: boolean): number => {
+export const segmentLinear32 = (
+  cpu: Cpu,
+  seg: number,
+  offset: number,
+  bytes: number,
+  write: boolean,
+): number => {
   const attr = attrOf(cpu, seg);
   if ((attr & AR.unusable) !== 0) return segmentFault(cpu, seg);
-  if (!realMode(cpu) && (attr & AR.writable) === 0 && (write || (attr & AR.code) !== 0)) return segmentFault(cpu, seg);
+  if (!realMode(cpu) && (attr & AR.writable) === 0 && (write || (attr & AR.code) !== 0))
+    return segmentFault(cpu, seg);
   if (!realMode(cpu) && write && (attr & AR.code) !== 0) return segmentFault(cpu, seg);
   const start = offset >>> 0;
   const last = start + bytes - 1;
@@ -232,7 +278,13 @@ export const segmentLinear32 = (cpu: Cpu, seg: number, offset: number, bytes: nu
 };
 
 /** Linear address of an access through a segment in any mode, or undefined with #SS(0) or #GP(0) recorded. */
-export const segmentLinear = (cpu: Cpu, seg: number, offset: bigint, bytes: number, write: boolean): bigint | undefined => {
+export const segmentLinear = (
+  cpu: Cpu,
+  seg: number,
+  offset: bigint,
+  bytes: number,
+  write: boolean,
+): bigint | undefined => {
   if (cpu.get32(S.mode) === 64) {
     const lin = BigInt.asUintN(64, offset + (seg === SEG.fs || seg === SEG.gs ? baseOf(cpu, seg) : 0n));
     if (canonical(lin) && canonical(lin + BigInt(bytes - 1))) return lin;
@@ -251,51 +303,8 @@ const segmentCheck: Helper = (cpu) => {
   return true;
 };
 
-const SYSTEM_LAR = { legacy: [1, 2, 3, 4, 5, 9, 11, 12], long: [2, 9, 11, 12] };
-const SYSTEM_LSL = { legacy: [1, 2, 3, 9, 11], long: [2, 9, 11] };
-
-/**
- * The descriptor that LAR, LSL, VERR and VERW may see: `undefined` when there is none (ZF = 0), 'left' on a fault.
- * @param system system types that are visible
- */
-const visible = (cpu: Cpu, selector: number, system: readonly number[]): Descriptor | 'left' | undefined => {
-  if ((selector & 0xfffc) === 0) return undefined;
-  const at = descriptorAddress(cpu, selector, 8);
-  if (at === undefined) return undefined;
-  const d = fetchDescriptor(cpu, selector, at);
-  if (d === undefined) return 'left';
-  if ((d.attr & AR.s) === 0 && !system.includes(d.attr & 15)) return undefined;
-  const conforming = isCode(d.attr) && (d.attr & AR.conforming) !== 0;
-  return !conforming && Math.max(cpu.get32(S.cpl), selector & 3) > dplOf(d.attr) ? undefined : d;
-};
-
-const report = (cpu: Cpu, d: Descriptor | 'left' | undefined, value: (d: Descriptor) => number): boolean => {
-  if (d === 'left') return false;
-  cpu.result32(0, d === undefined ? 0 : 1);
-  cpu.result32(1, d === undefined ? 0 : value(d) >>> 0);
-  return true;
-};
-/** arg: selector; results: ZF, access rights. */
-const lar: Helper = (cpu) =>
-  report(cpu, visible(cpu, cpu.arg32(0) & 0xffff, longMode(cpu) ? SYSTEM_LAR.long : SYSTEM_LAR.legacy), (d) => d.hi & 0x00ff_ff00);
-/** arg: selector; results: ZF, limit in bytes. */
-const lsl: Helper = (cpu) =>
-  report(cpu, visible(cpu, cpu.arg32(0) & 0xffff, longMode(cpu) ? SYSTEM_LSL.long : SYSTEM_LSL.legacy), descriptorLimit);
-/** args: selector, 1 for VERW; result: ZF. */
-const verify: Helper = (cpu) => {
-  const d = visible(cpu, cpu.arg32(0) & 0xffff, []);
-  if (d === 'left') return false;
-  const readable = d !== undefined && ((d.attr & AR.code) === 0 || (d.attr & AR.writable) !== 0);
-  cpu.result32(0, d !== undefined && (cpu.arg32(1) !== 0 ? isWritableData(d.attr) : readable) ? 1 : 0);
-  return true;
-};
-/** arg: segment; result: selector. */
-const readSegment: Helper = (cpu) => {
-  cpu.result32(0, selectorOf(cpu, cpu.arg32(0)));
-  return true;
-};
-
+/** A field of the current TSS. */
 export const readTss = (cpu: Cpu, offset: number, size: 1 | 2 | 4): number | undefined =>
   readLinear32(cpu, wrap(cpu, baseOf(cpu, SEG.tr) + BigInt(offset)), size, 'supervisor');
 
-export const SEGMENT_HELPERS: HelperTable = { loadSegment: loadSegmentHelper, readSegment, segmentCheck, lar, lsl, verify };
+export const SEGMENT_HELPERS: HelperTable = { loadSegment: loadSegmentHelper, segmentCheck };

@@ -7,7 +7,16 @@
 import { S, SEG, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import { canonical, type Privilege, probeWrite, readLinear, writeLinear } from './memory.js';
-import { AR, attrOf, baseOf, type Descriptor, descriptorBase, descriptorLimit, externalBit, limitOf } from './segments.js';
+import {
+  AR,
+  attrOf,
+  baseOf,
+  type Descriptor,
+  descriptorBase,
+  descriptorLimit,
+  externalBit,
+  limitOf,
+} from './segments.js';
 
 export interface Stack {
   readonly base: bigint;
@@ -20,7 +29,8 @@ export interface Stack {
   readonly privilege: Privilege;
 }
 
-const mask = (size: 16 | 32 | 64): bigint => (size === 64 ? 0xffff_ffff_ffff_ffffn : size === 32 ? 0xffff_ffffn : 0xffffn);
+const mask = (size: 16 | 32 | 64): bigint =>
+  size === 64 ? 0xffff_ffff_ffff_ffffn : size === 32 ? 0xffff_ffffn : 0xffffn;
 
 export const currentStack = (cpu: Cpu): Stack => {
   const size = cpu.get32(S.stackSize) as 16 | 32 | 64;
@@ -35,12 +45,28 @@ export const currentStack = (cpu: Cpu): Stack => {
   };
 };
 
-export const stack64 = (sp: bigint, privilege: Privilege): Stack => ({ base: 0n, limit: 0, attr: 0, size: 64, sp, code: 0, privilege });
+export const stack64 = (sp: bigint, privilege: Privilege): Stack => ({
+  base: 0n,
+  limit: 0,
+  attr: 0,
+  size: 64,
+  sp,
+  code: 0,
+  privilege,
+});
 
 /** The stack of a checked SS descriptor. */
 export const stackOf = (d: Descriptor, selector: number, sp: bigint, privilege: Privilege): Stack => {
   const size = (d.attr & AR.db) !== 0 ? 32 : 16;
-  return { base: descriptorBase(d), limit: descriptorLimit(d), attr: d.attr, size, sp: sp & mask(size), code: selector & 0xfffc, privilege };
+  return {
+    base: descriptorBase(d),
+    limit: descriptorLimit(d),
+    attr: d.attr,
+    size,
+    sp: sp & mask(size),
+    code: selector & 0xfffc,
+    privilege,
+  };
 };
 
 /** Linear address of `bytes` bytes at sp + delta, or undefined with #SS recorded. */
@@ -61,12 +87,24 @@ const stackLinear = (cpu: Cpu, stack: Stack, delta: number, bytes: number): bigi
 };
 
 /** Value number `index` of `size` bytes above the stack pointer. */
-export const peek = (cpu: Cpu, stack: Stack, index: number, size: 2 | 4 | 8, skip = 0): bigint | undefined => {
+export const peek = (
+  cpu: Cpu,
+  stack: Stack,
+  index: number,
+  size: 2 | 4 | 8,
+  skip = 0,
+): bigint | undefined => {
   const at = stackLinear(cpu, stack, index * size + skip, size);
   return at === undefined ? undefined : readLinear(cpu, at, size, stack.privilege);
 };
 /** The first `count` values, or undefined with an event recorded. */
-export const peekAll = (cpu: Cpu, stack: Stack, count: number, size: 2 | 4 | 8, skip = 0): bigint[] | undefined => {
+export const peekAll = (
+  cpu: Cpu,
+  stack: Stack,
+  count: number,
+  size: 2 | 4 | 8,
+  skip = 0,
+): bigint[] | undefined => {
   const values: bigint[] = [];
   for (let i = 0; i < count; i++) {
     const v = peek(cpu, stack, i, size, skip);

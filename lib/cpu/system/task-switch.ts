@@ -11,9 +11,26 @@ import { readRflags, writeRflags } from '../rflags.js';
 import { loadPdptes } from './control-registers.js';
 import { probeWrite, readLinear32, writeLinear } from './memory.js';
 import {
-  AR, attrOf, baseOf, type Descriptor, descriptorBase, descriptorLimit, dplOf, isCode, isWritableData, limitOf,
-  longMode, markAccessed, modeChanged, readDescriptor, selectorFault, selectorOf, setFromDescriptor, setNull,
-  setRealSegment, writeTypeByte,
+  AR,
+  attrOf,
+  baseOf,
+  type Descriptor,
+  descriptorBase,
+  descriptorLimit,
+  dplOf,
+  isCode,
+  isWritableData,
+  limitOf,
+  longMode,
+  markAccessed,
+  modeChanged,
+  readDescriptor,
+  selectorFault,
+  selectorOf,
+  setFromDescriptor,
+  setNull,
+  setRealSegment,
+  writeTypeByte,
 } from './segments.js';
 import { currentStack, pushAll, setStackPointer } from './stack.js';
 
@@ -63,7 +80,8 @@ const saveOld = (cpu: Cpu, returnRip: bigint, flags: bigint): boolean => {
   const layout = wide ? WIDE : NARROW;
   const step = wide ? 4 : 2;
   const base = baseOf(cpu, SEG.tr);
-  const put = (offset: number, v: bigint, size: number): boolean => writeLinear(cpu, at(base, offset), size, v, 'supervisor');
+  const put = (offset: number, v: bigint, size: number): boolean =>
+    writeLinear(cpu, at(base, offset), size, v, 'supervisor');
   if (!put(layout.eip, returnRip, step) || !put(layout.eflags, flags, step)) return false;
   for (let i = 0; i < 8; i++) if (!put(layout.gpr + i * step, cpu.gpr(i), step)) return false;
   for (let i = 0; i < (wide ? 6 : 4); i++) {
@@ -121,7 +139,14 @@ const loadSegments = (cpu: Cpu, task: TaskImage): boolean => {
  * @param code error code to push onto the new task's stack, or -1
  * @param flags EFLAGS image saved for the old task
  */
-export const taskSwitch = (cpu: Cpu, selector: number, source: TaskSource, returnRip: bigint, code: number, flags: bigint): boolean => {
+export const taskSwitch = (
+  cpu: Cpu,
+  selector: number,
+  source: TaskSource,
+  returnRip: bigint,
+  code: number,
+  flags: bigint,
+): boolean => {
   const vector = source === 1 ? VECTOR.ts : VECTOR.gp;
   if (longMode(cpu)) return cpu.gp(0);
   if ((selector & 4) !== 0 || (selector & 0xfffc) === 0) return selectorFault(cpu, vector, selector);
@@ -149,7 +174,7 @@ export const taskSwitch = (cpu: Cpu, selector: number, source: TaskSource, retur
   if (nests && !probeWrite(cpu, base, 2, 'supervisor')) return false;
   const saved = source === 1 ? flags & ~BigInt(FLAG.nt) : flags;
   if (!saveOld(cpu, returnRip, saved)) return false;
-  if (!nests && !writeTypeByte(cpu, old, (old.attr & 0xff) & ~2)) return false;
+  if (!nests && !writeTypeByte(cpu, old, old.attr & 0xff & ~2)) return false;
   if (nests && !writeLinear(cpu, base, 2, BigInt(oldSelector), 'supervisor')) return false;
   if (source !== 1 && !writeTypeByte(cpu, d, (d.attr & 0xff) | 2)) return false;
 

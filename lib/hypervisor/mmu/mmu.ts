@@ -1,7 +1,11 @@
 /**
  * What the exit handlers ask of a guest's MMU; `tdp.ts` (ept=1) and `shadow.ts` (ept=0) answer.
- * Names and results are those of KVM's mmu.c.
+ * Names and results are those of KVM's mmu.c. Callers count the results of `pageFault` and the calls of `invlpg`;
+ * everything else of the statistics is counted here.
  */
+import type { PhysicalMemory } from '../../vmx/port.js';
+import type { FrameAllocator, MemorySlots } from '../memslots.js';
+import type { KvmStats } from '../stats.js';
 
 /** Result of `pageFault`, with KVM's meaning: pf_fixed, pf_emulate, pf_spurious, pf_guest (a fault for the guest was queued), retry. */
 export type PageFaultResult = 'fixed' | 'emulate' | 'spurious' | 'guest' | 'retry';
@@ -24,25 +28,55 @@ export interface MmuVcpu {
   readonly rip: bigint;
   /** Queues #PF for injection and sets CR2. */
   injectPageFault(fault: GuestPageFault): void;
-  /** VMWRITE of GUEST_CR3 or EPTP. */
+  /** VMWRITE of GUEST_CR3 (root and PCID) or EPTP (root, memory type, walk length, A/D). */
   setRoot(root: number): void;
   /** KVM_REQ_TLB_FLUSH_CURRENT: flush this VPID (or EPTP) before the next entry; counted in `tlb_flush`. */
   requestTlbFlush(): void;
   /** Flush one address of this VPID now (INVVPID type 0), or everything when no address is given. */
   flushAddress(gva: bigint): void;
+  /** Flush everything of this VPID now (INVVPID type 1): a shadow root has been loaded. Not counted in `tlb_flush`. */
+  flushVpid(): void;
+}
+
+/** Module parameters and properties of the machine that the MMU depends on. */
+export interface MmuOptions {
+  /** EPT accessed and dirty flags (kvm_intel.eptad). */
+  readonly eptad: boolean;
+  /** kvm.tdp_mmu: one EPT leaf a violation; off: the older direct MMU, which fills aligned groups of 8. */
+  readonly tdpMmu: boolean;
+  /** kvm.nx_huge_pages: 2 MiB leaves are not executable. */
+  readonly nxHugePages: boolean;
+  /** Width of guest-physical addresses, in bits; 40 when absent. */
+  readonly maxPhyAddr?: number;
+  /** 1 GiB pages in the guest's CPUID; true when absent (KVM offers them with ept=0). */
+  readonly gbPages?: boolean;
+  /** The page that the in-kernel local APIC answers is never mapped nor cached; true when absent. */
+  readonly apicAccessPage?: boolean;
+}
+
+export interface MmuDeps {
+  readonly memory: PhysicalMemory;
+  readonly frames: FrameAllocator;
+  readonly slots: MemorySlots;
+  readonly vcpu: MmuVcpu;
+  readonly stats: KvmStats;
+  readonly options: MmuOptions;
 }
 
 export interface KvmMmu {
-  /** Before every entry: handles pending sync and reload requests, loads a root if none is valid (kvm_mmu_reload). */
-  reload(): void;
+  /**
+   * Before every entry, and before pending TLB flushes are serviced: handles sync and reload requests, loads a root if
+   * none is valid (kvm_mmu_reload). False when the guest's CR3 is not in its memory: KVM_REQ_TRIPLE_FAULT, no entry.
+   * @throws LabError for a kind of guest paging that the shadow MMU does not have
+   */
+  reload(): boolean;
   /**
    * EPT violation (address is a gpa) or #PF exit (address is a gva), with an error code of page-fault format.
-   * @param pte true when the access was made by the guest's own page walk (EPT violations only)
    */
   pageFault(address: number | bigint, code: number): PageFaultResult;
   /** Reserved-bit #PF or EPT misconfiguration: the gpa if an MMIO entry is there and current, else undefined (fault normally). */
   mmioAddress(address: number | bigint): number | undefined;
-  /** MOV to CR3 after the architectural checks. @param flush false when bit 63 was set with CR4.PCIDE */
+  /** MOV to CR3 after the architectural checks, when `vcpu.cr3` has the new value. @param flush false when bit 63 was set with CR4.PCIDE */
   newCr3(flush: boolean): void;
   invlpg(gva: bigint): void;
   /** INVPCID; the descriptor has been checked. */

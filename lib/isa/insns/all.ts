@@ -12,6 +12,16 @@ import { MULTIPLY_ROWS } from './multiply.js';
 import { SHIFT_ROWS } from './shift.js';
 import { STACK_ROWS } from './stack.js';
 import { STRING_ROWS } from './string.js';
+import { FPU_STATE_ROWS } from './fpu-state.js';
+import { MMX_ROWS } from './mmx.js';
+import { SSE_FP_ROWS } from './sse-fp.js';
+import { SSE_INT_ROWS } from './sse-int.js';
+import { SSE_MOVE_ROWS } from './sse-move.js';
+import { X87_ROWS } from './x87.js';
+import { IO_ROWS } from './io.js';
+import { SYSTEM_ROWS } from './system.js';
+import { TRANSFER_ROWS } from './transfer.js';
+import { VMX_ROWS } from './vmx.js';
 
 export const ROWS: readonly InsnRow[] = [
   ...ALU_ROWS,
@@ -26,4 +36,14 @@ export const ROWS: readonly InsnRow[] = [
   ...SHIFT_ROWS,
   ...STACK_ROWS,
   ...STRING_ROWS,
+  ...FPU_STATE_ROWS,
+  ...MMX_ROWS,
+  ...SSE_FP_ROWS,
+  ...SSE_INT_ROWS,
+  ...SSE_MOVE_ROWS,
+  ...X87_ROWS,
+  ...IO_ROWS,
+  ...SYSTEM_ROWS,
+  ...TRANSFER_ROWS,
+  ...VMX_ROWS,
 ];

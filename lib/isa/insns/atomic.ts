@@ -1,8 +1,8 @@
 /**
  * Compare-and-exchange and exchange-and-add.
  *
- * SDM volume 2, CMPXCHG, CMPXCHG8B/CMPXCHG16B, XADD. A memory destination is written even when the comparison fails;
- * the accumulator only then.
+ * SDM volume 2, CMPXCHG, CMPXCHG8B/CMPXCHG16B, XADD. A memory destination is written even when the comparison fails,
+ * the accumulator only then, and a register destination only when it succeeds (as processors do: no zero-extension).
  */
 import type { InsnRow } from '../rows.js';
 import type { Ops, Width } from '../verbs.js';
@@ -28,7 +28,8 @@ export const ATOMIC_ROWS: readonly InsnRow[] = [
     sem: (o, d, s) => {
       const acc = o.reg(0, d.w as Width);
       const b = s.read();
-      const old = d.rmw((v) => o.select(o.eq(v, acc), b, v));
+      const old = d.kind === 'reg' ? d.read() : d.rmw((v) => o.select(o.eq(v, acc), b, v));
+      if (d.kind === 'reg') o.when(o.eq(acc, old), () => d.write(b));
       o.flags.sub(acc, o.sub(acc, old));
       o.when(o.ne(acc, old), () => o.setReg(0, old));
     },

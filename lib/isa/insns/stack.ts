@@ -57,7 +57,8 @@ const popMemory: Sem = (o, d) => {
   const pointer = o.reg(4, stack.w);
   const before = d.ea();
   stack.setPointer(stack.offset(pointer, o.w / 8));
-  const after = d.ea();
+  // a new operand, since an engine may compute the address of one only once
+  const after = d.at(o.imm(0, o.aw)).ea();
   o.setReg(4, pointer);
   d.at(o.sub(after, before)).write(value);
   commit();
@@ -102,6 +103,8 @@ const enter: Sem = (o, size, level) => {
   const copied = stack.offset(o.sub(newFrame, display), 0);
   o.when(o.nez(n), () => stack.write(copied, 0, asOperand(newFrame), o.w));
   const final = stack.offset(o.sub(copied, o.zext(size.read(), sw)), 0);
+  // the new top of the stack must be writable
+  stack.write(final, 0, stack.read(final, 0, o.w), o.w);
   stack.setPointer(final);
   o.setReg(5, asOperand(newFrame));
 };

@@ -1,0 +1,115 @@
+/**
+ * The software walk of the guest's own page tables (KVM-3.3 items 2 and 3; KVM's walk_addr_generic).
+ *
+ * SDM volume 3, "4-Level Paging", "Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags". Permission is
+ * checked over the product of the path; accessed and dirty flags are written only when the whole walk succeeds.
+ * Tables outside the slots end the walk as not present. Other paging formats are refused when the mode is read.
+ */
+import { FLAG, PF } from '../../isa/state.js';
+import type { PhysicalMemory } from '../../vmx/port.js';
+import type { MemorySlots } from '../memslots.js';
+import type { MmuVcpu } from './mmu.js';
+import type { PagingMode } from './roles.js';
+import { ACC, indexAt, PAGES_AT, PT, PT_NX } from './spte.js';
+
+/** Reserved low bits of a large page's entry: between its frame and the PAT bit. */
+const LARGE_RESERVED = [0, 0, 0x001f_e000, 0x3fff_e000, 0] as const;
+
+export class GuestWalker {
+  readonly #vcpu: MmuVcpu;
+  readonly #slots: MemorySlots;
+  readonly #memory: PhysicalMemory;
+  readonly #u32: Uint32Array;
+  /** Bits of the high half above MAXPHYADDR. */
+  readonly #reservedHi: number;
+  readonly #gbPages: boolean;
+
+  // results of the last walk
+  /** Level of the leaf: 1, 2 or 3. */
+  level = 1;
+  gfn = 0;
+  /** Rights of the whole path; without W when the leaf is clean and the access is not a write (KVM-7.1.7). */
+  access = 0;
+  /** By level: the frame of the table, and the rights of the path above its entry. */
+  readonly tableGfn = new Float64Array(5);
+  readonly pathAccess = new Uint8Array(5);
+  /** Error code of the fault when the walk failed. */
+  code = 0;
+
+  readonly #entryAt = new Float64Array(5);
+
+  constructor(vcpu: MmuVcpu, slots: MemorySlots, memory: PhysicalMemory, maxPhyAddr: number, gbPages: boolean) {
+    this.#vcpu = vcpu;
+    this.#slots = slots;
+    this.#memory = memory;
+    this.#u32 = memory.u32;
+    this.#reservedHi = (0x000f_ffff & ~((1 << (maxPhyAddr - 32)) - 1)) >>> 0;
+    this.#gbPages = gbPages;
+  }
+
+  /** Walks from the guest's CR3. @param wants error-code bits W, U, I of the access. False: `code` is the guest's fault. */
+  walk(mode: PagingMode, lo: number, hi: number, wants: number): boolean {
+    const u32 = this.#u32;
+    const base = this.#memory.base;
+    let access: number = ACC.all;
+    let table = Math.floor(this.#vcpu.cr3 / 4096);
+    let level = mode.levels as number;
+    let elo = 0;
+    let ehi = 0;
+    for (; ; level--) {
+      this.tableGfn[level] = table;
+      this.pathAccess[level] = access;
+      const frame = this.#slots.frame(table);
+      if (frame === undefined) return this.#fail(mode, wants, 0);
+      const at = frame + indexAt(lo, hi, level) * 8;
+      this.#entryAt[level] = at;
+      elo = u32[(at + base) >>> 2];
+      ehi = u32[((at + base) >>> 2) + 1];
+      if ((elo & PT.p) === 0) return this.#fail(mode, wants, 0);
+      if (this.reserved(mode, elo, ehi, level)) return this.#fail(mode, wants, PF.p | PF.rsvd);
+      access &= (elo & (PT.w | PT.u)) | (ehi >= PT_NX ? 0 : ACC.x);
+      table = (ehi & 0xf_ffff) * 0x10_0000 + (elo >>> 12);
+      if (level === 1 || (elo & PT.ps) !== 0) break;
+    }
+    if (!this.#permitted(mode, access, wants)) return this.#fail(mode, wants, PF.p);
+    this.level = level;
+    const pages = PAGES_AT[level];
+    this.gfn = level === 1 ? table : table - (table % pages) + (((hi & 0xffff) * 0x10_0000 + (lo >>> 12)) % pages);
+    const write = (wants & PF.w) !== 0;
+    if (!write && (elo & PT.d) === 0) access &= ~ACC.w;
+    this.access = access;
+    for (let l = mode.levels as number; l >= level; l--) this.#mark(this.#entryAt[l], l === level && write ? PT.a | PT.d : PT.a);
+    return true;
+  }
+
+  /** Reserved bits of a present entry. */
+  reserved(mode: PagingMode, lo: number, hi: number, level: number): boolean {
+    if ((hi & this.#reservedHi) !== 0 || (hi >= PT_NX && !mode.nx)) return true;
+    if (level === 1 || (lo & PT.ps) === 0) return false;
+    return level === 4 || (level === 3 && !this.#gbPages) || (lo & LARGE_RESERVED[level]) !== 0;
+  }
+
+  #mark(at: number, bits: number): void {
+    const i = (at + this.#memory.base) >>> 2;
+    if ((this.#u32[i] & bits) === bits) return;
+    this.#memory.touched(at, 8);
+    this.#u32[i] |= bits;
+  }
+
+  #permitted(mode: PagingMode, access: number, wants: number): boolean {
+    const user = (wants & PF.u) !== 0;
+    const fetch = (wants & PF.i) !== 0;
+    if (user) {
+      if ((access & ACC.u) === 0) return false;
+    } else if ((access & ACC.u) !== 0) {
+      if (fetch ? mode.smep : mode.smap && (this.#vcpu.rflags & FLAG.ac) === 0) return false;
+    }
+    if ((wants & PF.w) !== 0 && (access & ACC.w) === 0 && (user || mode.wp)) return false;
+    return !fetch || (access & ACC.x) !== 0;
+  }
+
+  #fail(mode: PagingMode, wants: number, code: number): false {
+    this.code = code | (wants & (PF.w | PF.u)) | (mode.nx || mode.smep ? wants & PF.i : 0);
+    return false;
+  }
+}

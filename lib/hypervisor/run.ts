@@ -1,0 +1,214 @@
+/**
+ * The run loop of a vCPU (KVM's vcpu_run, vcpu_enter_guest): requests, timers, injection, VM entry; then count, charge,
+ * decode and handle the exit.
+ *
+ * Virtual time: the local APIC timer is the preemption timer while the guest runs, every other device deadline and the
+ * host tick is a host timer interrupt; HLT skips to the next deadline. In `timeModel: 'instructions'` nothing is
+ * charged. Page walks are charged at the exit that follows them, before the exit's own time begins.
+ */
+import { ENTRY_FAILURE, EXIT, PIN, VMCS } from '../vmx/port.js';
+import { interruptAllowed } from './events.js';
+import { decodeExit } from './exits.js';
+import { handle } from './handlers/index.js';
+import type { Outcome } from './next.js';
+import { collectPvEoi, offerPvEoi } from './pv.js';
+import type { Vm } from './vm.js';
+
+export interface RunOptions {
+  /** Retired instructions, in total, at which the run ends. */
+  readonly limit?: number;
+  /** Asked after each exit; true ends the run. */
+  readonly until?: () => boolean;
+}
+
+/** LOCAL_TIMER_VECTOR of Linux. */
+const HOST_TIMER_VECTOR = 0xec;
+const SOFT_DISABLED = 0xffff_ffff;
+const NONE = -1;
+
+export class Runner {
+  readonly #vm: Vm;
+  #launched = false;
+  /** The run ended in the middle of guest execution: the next one goes on without a new entry. */
+  #inGuest = false;
+  /** Reason and time of the exit being handled. */
+  #reason = NONE;
+  #exitAt = 0;
+  #references = 0;
+  #nextTick = Number.POSITIVE_INFINITY;
+  /** Values in force, so that they are only written when they change. */
+  #preemption = NONE;
+  #hostDeadline: number | undefined;
+  readonly #usePreemption: boolean;
+
+  constructor(vm: Vm) {
+    this.#vm = vm;
+    this.#usePreemption = (vm.controls.initial.pin & PIN.activatePreemptionTimer) !== 0;
+    if (vm.tickCycles > 0) this.#nextTick = vm.tickCycles;
+  }
+
+  run(options: RunOptions): Outcome {
+    const vm = this.#vm;
+    const { vcpu, port, stats } = vm;
+    const { counts } = vm.hypervisor;
+    const limit = options.limit ?? Number.POSITIVE_INFINITY;
+    for (;;) {
+      if (!this.#inGuest) {
+        if (vm.pendingStop !== undefined) return this.#stopped(vm.pendingStop);
+        vm.queue.runDue();
+        if (vcpu.halted && !this.#awake()) {
+          if (this.#skipIdle()) continue;
+          return { kind: 'halt', detail: 'no event can wake the halted vCPU' };
+        }
+        this.#prepare();
+        if (vcpu.events.tripleFault)
+          return { kind: 'triple-fault', detail: `at rip 0x${vcpu.rip.toString(16)}` };
+        if (this.#reason !== NONE) {
+          counts.handled(this.#reason, port.rdtsc() - this.#exitAt);
+          this.#reason = NONE;
+        }
+      }
+      const entered = port.enter(this.#launched ? 'vmresume' : 'vmlaunch', limit);
+      if ('limit' in entered) {
+        this.#inGuest = true;
+        return { kind: 'limit' };
+      }
+      this.#inGuest = false;
+      if ('fail' in entered) return { kind: 'entry-failure', detail: port.describeVmcs() };
+      const reason = entered.exit & 0xffff;
+      stats.exits++;
+      counts.exit(reason);
+      this.#reason = reason;
+      this.#chargeExit(reason);
+      vm.onExit?.(reason);
+      if (entered.exit >>> 0 >= ENTRY_FAILURE) return this.#failed();
+      this.#launched = true;
+
+      if (vcpu.debugRegistersLoaded) vcpu.syncDebugRegisters();
+      vcpu.events.complete(port, port.vmread32(VMCS.idtVectoringInfo));
+      vm.apic.fromPage();
+      if (vcpu.pvEoiPending) collectPvEoi(vcpu);
+      const next = handle(vcpu, decodeExit(port, reason));
+      if (next.to === 'user') return next.outcome;
+      if (vm.pendingStop !== undefined) return this.#stopped(vm.pendingStop);
+      if (options.until?.() === true) return { kind: 'until' };
+    }
+  }
+
+  /** Requests, root, event, timers. */
+  #prepare(): void {
+    const { vcpu, port, controls, stats, board, apic } = this.#vm;
+    vcpu.mmu.reload();
+    if (vcpu.flushRequested) vcpu.serviceTlbFlush();
+    const waiting = board.interruptSource() !== 'none';
+    if (
+      waiting ||
+      vcpu.eventRequested ||
+      vcpu.events.exceptionPending ||
+      vcpu.events.nmiPending ||
+      vcpu.events.reinjecting
+    ) {
+      vcpu.events.inject(port, controls, this.#source, stats);
+      vcpu.eventRequested = false;
+      apic.updateThreshold();
+      if (waiting || vcpu.pvEoiMsr !== 0n) offerPvEoi(vcpu);
+    }
+    if (vcpu.pleWindowDirty) {
+      vcpu.pleWindowDirty = false;
+      port.vmwrite32(VMCS.pleWindow, vcpu.pleWindow);
+    }
+    this.#armTimers();
+  }
+  readonly #source = {
+    hasInterrupt: (): boolean => this.#vm.board.interruptSource() !== 'none',
+    acknowledge: (): number => this.#vm.board.acknowledge(),
+  };
+
+  #armTimers(): void {
+    const vm = this.#vm;
+    const { port, queue, created } = vm;
+    const lapic = vm.board.lapic.timer.timer;
+    const now = queue.now();
+    if (this.#usePreemption) {
+      const deadline = queue.armed(lapic) ? this.#lapicDeadline() : undefined;
+      let value = SOFT_DISABLED;
+      if (deadline !== undefined) {
+        const unit = 2 ** vm.timerShift;
+        value = Math.max(
+          0,
+          Math.min(SOFT_DISABLED, (deadline + created) / unit - Math.floor((now + created) / unit)),
+        );
+      }
+      if (value !== this.#preemption) {
+        this.#preemption = value;
+        port.vmwrite32(VMCS.vmxPreemptionTimerValue, value);
+      }
+    }
+    if (this.#nextTick <= now)
+      this.#nextTick += Math.ceil((now - this.#nextTick + 1) / vm.tickCycles) * vm.tickCycles;
+    const device = queue.next(this.#usePreemption ? lapic : undefined) ?? Number.POSITIVE_INFINITY;
+    const earliest = Math.min(device, this.#nextTick);
+    const deadline = earliest === Number.POSITIVE_INFINITY ? undefined : earliest + created;
+    if (deadline !== this.#hostDeadline) {
+      this.#hostDeadline = deadline;
+      port.hostTimer(deadline, HOST_TIMER_VECTOR);
+    }
+  }
+  /** Deadline of the local APIC timer in clock cycles, rounded up to a whole count of the preemption timer. */
+  #lapicDeadline(): number | undefined {
+    const vm = this.#vm;
+    const deadline = vm.board.lapic.timerDeadline();
+    if (deadline === undefined) return undefined;
+    const unit = 2 ** vm.timerShift;
+    return Math.ceil((deadline + vm.created) / unit) * unit - vm.created;
+  }
+
+  /** A halted vCPU wakes for an interrupt that it can take, or an NMI. */
+  #awake(): boolean {
+    const { vcpu, port, board, stats } = this.#vm;
+    const wakes = vcpu.events.nmiPending || (board.interruptSource() !== 'none' && interruptAllowed(port));
+    if (!wakes) return false;
+    vcpu.halted = false;
+    stats.halt_wakeup++;
+    return true;
+  }
+  /** Lets time pass to the next deadline of a device; false when nothing will ever happen. */
+  #skipIdle(): boolean {
+    const { queue, port } = this.#vm;
+    const next = queue.next();
+    if (next === undefined || !interruptAllowed(port)) return false;
+    const now = queue.now();
+    if (next > now) port.charge(next - now);
+    return true;
+  }
+
+  #chargeExit(reason: number): void {
+    const vm = this.#vm;
+    const { port } = vm;
+    // the host's timer interrupt has been acknowledged, if that is what it was
+    if (reason === EXIT.externalInterrupt) this.#hostDeadline = NONE;
+    if (vm.instructionTime) {
+      this.#exitAt = port.rdtsc();
+      return;
+    }
+    const { walks } = port;
+    const references = walks.references1d + walks.references2d;
+    if (references !== this.#references) {
+      port.charge((references - this.#references) * vm.costs.walkReference);
+      this.#references = references;
+    }
+    this.#exitAt = port.rdtsc();
+    port.charge(vm.costs.byReason[reason]);
+  }
+
+  #stopped(outcome: Outcome): Outcome {
+    this.#vm.pendingStop = undefined;
+    return outcome;
+  }
+  #failed(): Outcome {
+    const vm = this.#vm;
+    const text = vm.port.describeVmcs();
+    if (vm.params.dump_invalid_vmcs) vm.log.print(text);
+    return { kind: 'entry-failure', detail: text };
+  }
+}

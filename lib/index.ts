@@ -1,0 +1,25 @@
+/** What notebooks import: the lab on one default hypervisor. */
+import { Hypervisor } from './hypervisor/modules.js';
+import { boot as bootUnder, type BootOptions, type RunResult } from './lab/machine.js';
+import type { LoadOptions, ModuleName } from './hypervisor/modules.js';
+
+export const hypervisor = new Hypervisor();
+
+/** insmod: `loadModule('kvm-intel', { ept: false })` for shadow paging. Counters start at 0 unless `keepCounters`. */
+export const loadModule = (name: ModuleName, params: Readonly<Record<string, unknown>> = {}, options: LoadOptions = {}): void =>
+  hypervisor.loadModule(name, params, options);
+/** rmmod: refused while a VM runs. */
+export const unloadModule = (name: ModuleName): void => hypervisor.unloadModule(name);
+/** Boots a guest under the loaded module and runs it to its end. */
+export const boot = (options: BootOptions = {}): Promise<RunResult> => bootUnder(hypervisor, options);
+
+export { LabError } from './base/error.js';
+export { Hypervisor } from './hypervisor/modules.js';
+export type { BootOptions, Machine, Paging, Phase, RunResult } from './lab/machine.js';
+export { leafNumbers } from './lab/machine.js';
+export { countsOf, readings } from './lab/readings.js';
+export { compareCounts, compareCsv, compareText } from './lab/compare.js';
+export { exitFrame, frameToHTML } from './lab/frame.js';
+export { costChart, exitChart, phaseChart } from './lab/charts.js';
+export { chart, toSVG, vegaLibraryHTML } from './lab/plot.js';
+export { EXIT_REASONS } from './vmx/exit-reasons.js';

@@ -1,0 +1,269 @@
+/**
+ * Boots a guest under the loaded modules and says what happened: the one function under the notebook and the commands.
+ *
+ * The run is cut into slices so that the host can breathe (Ctrl-C, stdin, progress); slices do not change what the guest
+ * sees. Everything in a `RunResult` but `wallSeconds` is a function of image, command line, options and mode.
+ */
+import { LabError } from '../base/error.js';
+import { acpiTables } from '../devices/acpi.js';
+import { INIT_LINE, WORKLOAD_DONE } from '../guests/debian/init.js';
+import { debianGuest } from '../guests/debian/debian.js';
+import { LAB_LAYOUTS, type LabLayout, checkLabLayout } from '../hypervisor/lab-leaves.js';
+import type { Backing } from '../hypervisor/memslots.js';
+import type { Hypervisor } from '../hypervisor/modules.js';
+import { createMmu } from '../hypervisor/mmu/create.js';
+import type { OutcomeKind } from '../hypervisor/next.js';
+import { createVm, type TimeModel, type Vm } from '../hypervisor/vm.js';
+import { createHardware, type EngineName, type Hardware } from '../vmx/hardware.js';
+import { VMCS } from '../vmx/fields.js';
+import { cpuStateText } from './cpu-log.js';
+import { DEBIAN } from './paths.js';
+import { join } from 'node:path';
+
+export type Paging = 'ept' | 'shadow';
+export const GUESTS = ['debian'] as const;
+export type GuestName = (typeof GUESTS)[number];
+
+export interface BootOptions {
+  readonly guest?: GuestName;
+  /** Files that replace what the guest brings. */
+  readonly kernel?: string;
+  readonly initrd?: string;
+  /** Replaces the guest's command line, or adds to it. */
+  readonly cmdline?: string;
+  readonly append?: string;
+  /** Bytes of guest memory; default 256 MiB. */
+  readonly memory?: number;
+  /** The script that the guest runs between its two readings. */
+  readonly workload?: string;
+  /** An interactive shell instead of the script. */
+  readonly shell?: boolean;
+  /** Stops at the newline that ends the console line containing this text. */
+  readonly until?: string;
+  /** Stops after so many guest instructions. */
+  readonly maxInstructions?: number;
+  readonly timeModel?: TimeModel;
+  readonly leaves?: LabLayout;
+  readonly engine?: EngineName;
+  readonly backing?: Backing;
+  /** ACPI tables for the guest; default true. */
+  readonly acpi?: boolean;
+  /** The guest's processor reports Meltdown, so the guest isolates its page tables; default false. */
+  readonly meltdown?: boolean;
+  readonly onConsole?: (bytes: Uint8Array) => void;
+  readonly onProgress?: (instructions: number) => void;
+  readonly signal?: AbortSignal;
+  /** Is given a function that takes bytes for the guest's serial port. */
+  readonly input?: (receive: (bytes: Uint8Array) => void) => void;
+  /** Writes the state before each instruction of [first, last) in the layout of QEMU's `-d cpu` log. */
+  readonly trace?: { readonly first: number; readonly last: number; readonly write: (text: string) => void };
+  /** Called with the machine before its first instruction, for tests and tools. */
+  readonly onMachine?: (machine: Machine) => void;
+}
+
+export interface Phase {
+  readonly name: string;
+  /** At the end of the phase, since the start of the machine. */
+  readonly instructions: number;
+  readonly exits: Readonly<Record<number, number>>;
+}
+
+export interface RunResult {
+  readonly paging: Paging;
+  readonly outcome: OutcomeKind;
+  readonly detail?: string;
+  readonly instructions: number;
+  /** Virtual time, in TSC cycles. */
+  readonly cycles: number;
+  readonly wallSeconds: number;
+  /** By exit reason number. */
+  readonly exits: Readonly<Record<number, number>>;
+  readonly exitCycles: Readonly<Record<number, number>>;
+  readonly walks: { readonly count: number; readonly references: number };
+  readonly console: string;
+  /** Hypervisor log lines. */
+  readonly log: readonly string[];
+  readonly kvmStats: Readonly<Record<string, number>>;
+  /** Provenance of the guest. */
+  readonly about: readonly string[];
+  readonly cmdline: string;
+  /** VMCS control fields at the end of the run. */
+  readonly controls: Readonly<Record<string, bigint>>;
+  /** Counters at the INIT line and at the end of the workload. */
+  readonly phases: readonly Phase[];
+}
+
+export interface Machine {
+  readonly hardware: Hardware;
+  readonly vm: Vm;
+}
+
+export const DEFAULT_MEMORY = 256 * 2 ** 20;
+const SLICE = 25_000_000;
+/** Virtual seconds that a slice may pass when the guest is idle. */
+const SLICE_SECONDS = 0.1;
+
+const CONTROL_FIELDS = ['pinBasedControls', 'procBasedControls', 'secondaryControls', 'entryControls', 'exitControls', 'exceptionBitmap', 'cr0GuestHostMask', 'cr4GuestHostMask', 'cr3TargetCount'] as const;
+
+/** Host memory for a guest: its RAM, paging structures of either kind, and the hypervisor's own pages. */
+const hostBytes = (guest: number): number => Math.ceil((guest + (24 << 20) + guest / 32) / 0x20_0000) * 0x20_0000;
+
+/** Which leaves the guest asks, by layout. */
+export const leafNumbers = (layout: LabLayout): { readonly total: number; readonly byReason: number } => {
+  const cells = Object.entries(LAB_LAYOUTS[layout]) as [string, string][];
+  const find = (...names: string[]): number => Number(cells.find(([, cell]) => names.includes(cell))?.[0]);
+  return { total: find('totals', 'total-exits'), byReason: find('exits-of-type') };
+};
+
+const checkMemory = (memory: number): void => {
+  if (!Number.isInteger(memory) || memory < 64 * 2 ** 20 || memory > 2 ** 31 || memory % 0x20_0000 !== 0) {
+    throw new LabError('machine.memory', `guest memory of ${memory} bytes is not possible`, 'give a multiple of 2 MiB from 64M to 2G');
+  }
+};
+
+/** The serial console: text, lines, and who listens. */
+class Console {
+  text = '';
+  #line = '';
+  #pending: number[] = [];
+  readonly #onLine: (line: string) => void;
+  readonly #sink: ((bytes: Uint8Array) => void) | undefined;
+  constructor(onLine: (line: string) => void, sink: ((bytes: Uint8Array) => void) | undefined) {
+    this.#onLine = onLine;
+    this.#sink = sink;
+  }
+  byte(b: number): void {
+    const c = String.fromCharCode(b);
+    this.text += c;
+    if (this.#sink !== undefined) this.#pending.push(b);
+    if (b !== 10) {
+      this.#line += c;
+      return;
+    }
+    const line = this.#line;
+    this.#line = '';
+    this.#onLine(line);
+  }
+  flush(): void {
+    if (this.#pending.length === 0) return;
+    this.#sink?.(Uint8Array.from(this.#pending));
+    this.#pending = [];
+  }
+}
+
+const image = async (options: BootOptions, memory: number, layout: LabLayout) => {
+  const guest = options.guest ?? 'debian';
+  if (!GUESTS.includes(guest)) throw new LabError('guest.name', `there is no guest '${String(guest)}'`, GUESTS.join(', '));
+  const acpi = options.acpi ?? true;
+  const { workload, cmdline, append, shell, kernel, initrd } = options;
+  return await debianGuest(DEBIAN, join(DEBIAN, 'cache'), {
+    memory,
+    leaves: leafNumbers(layout),
+    tables: acpi ? [{ ...acpiTables(), what: 'ACPI tables' }] : [],
+    ...(workload === undefined ? {} : { workload }),
+    ...(cmdline === undefined ? {} : { cmdline }),
+    ...(append === undefined ? {} : { append }),
+    ...(shell === undefined ? {} : { shell }),
+    ...(kernel === undefined ? {} : { kernel }),
+    ...(initrd === undefined ? {} : { initrd }),
+  });
+};
+
+/**
+ * Boots a guest and runs it to its end. Nested or shadow paging is what the loaded `kvm-intel` says (`ept`).
+ * @throws LabError for what cannot be started; whatever the guest does is an outcome
+ */
+export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): Promise<RunResult> => {
+  const { intel } = hypervisor.require();
+  const paging: Paging = intel.ept ? 'ept' : 'shadow';
+  const memory = options.memory ?? DEFAULT_MEMORY;
+  checkMemory(memory);
+  const layout = checkLabLayout(options.leaves ?? 'F2020');
+  const guest = await image(options, memory, layout);
+
+  const phases: Phase[] = [];
+  let reached = false;
+  const console = new Console((line) => {
+    if (options.until !== undefined && line.includes(options.until)) reached = true;
+    for (const [name, mark] of [['boot', INIT_LINE], ['workload', WORKLOAD_DONE]] as const) {
+      if (line.startsWith(mark) && !phases.some((p) => p.name === name)) phases.push({ name, instructions: hardware.port.retired(), exits: hypervisor.counts.snapshot() });
+    }
+  }, options.onConsole);
+  const hardware = createHardware(hostBytes(memory), options.engine ?? 'interpreter');
+  const vm = createVm(hypervisor, hardware.port, {
+    memory,
+    labLayout: layout,
+    createMmu,
+    board: { onConsole: (b) => console.byte(b) },
+    ...(options.backing === undefined ? {} : { backing: options.backing }),
+    ...(options.timeModel === undefined ? {} : { timeModel: options.timeModel }),
+    ...(options.meltdown === undefined ? {} : { meltdown: options.meltdown }),
+  });
+  try {
+    for (const s of guest.segments) vm.load(s.gpa, s.bytes);
+    vm.loadEntry(guest.entry);
+    options.onMachine?.({ hardware, vm });
+    options.input?.((bytes) => vm.board.uart.receive(bytes));
+    if (options.trace !== undefined) {
+      const { first, last, write } = options.trace;
+      hardware.processor.stepRange = [first, last];
+      hardware.processor.onStep = (cpu) => write(cpuStateText(cpu));
+    }
+    const firstLog = hypervisor.log.lines.length;
+    const { kind, detail, wallSeconds } = await slices(vm, hardware, options, console, () => reached);
+    const { counts } = hypervisor;
+    const { walks } = hardware.port;
+    return {
+      paging,
+      outcome: kind,
+      ...(detail === undefined ? {} : { detail }),
+      instructions: hardware.port.retired(),
+      cycles: vm.clock.now(),
+      wallSeconds,
+      exits: counts.snapshot(),
+      exitCycles: Object.fromEntries(counts.lines().map((l) => [l.reason, l.cycles])),
+      walks: { count: walks.walks1d + walks.walks2d, references: walks.references1d + walks.references2d },
+      console: console.text,
+      log: hypervisor.log.lines.slice(firstLog).map((l) => l.text),
+      kvmStats: { ...vm.stats },
+      about: guest.about,
+      cmdline: guest.cmdline,
+      controls: Object.fromEntries(CONTROL_FIELDS.map((f) => [f, hardware.port.vmread(VMCS[f])])),
+      phases,
+    };
+  } finally {
+    vm.destroy();
+  }
+};
+
+/** Runs to the end in slices. */
+const slices = async (vm: Vm, hardware: Hardware, options: BootOptions, console: Console, reached: () => boolean): Promise<{ kind: OutcomeKind; detail?: string; wallSeconds: number }> => {
+  const { port } = hardware;
+  const max = options.maxInstructions ?? Number.POSITIVE_INFINITY;
+  const started = performance.now();
+  const seconds = (): number => (performance.now() - started) / 1000;
+  const virtual = (): number => vm.clock.now() / vm.clock.rate;
+  for (;;) {
+    const cut = virtual() + SLICE_SECONDS;
+    let paused = false;
+    const outcome = vm.run({
+      limit: Math.min(max, port.retired() + SLICE),
+      until: () => {
+        if (reached()) return true;
+        paused = options.input !== undefined && virtual() >= cut;
+        return paused;
+      },
+    });
+    console.flush();
+    const yielded = (outcome.kind === 'limit' && port.retired() < max) || (outcome.kind === 'until' && paused && !reached());
+    if (!yielded) return { ...outcome, wallSeconds: seconds() };
+    options.onProgress?.(port.retired());
+    // with a person at the keyboard, virtual time must not run away from the wall clock
+    const ahead = options.input === undefined ? 0 : virtual() - seconds();
+    await new Promise((resolve) => {
+      if (ahead > 0.01) setTimeout(resolve, ahead * 1000);
+      else setImmediate(resolve);
+    });
+    if (options.signal?.aborted === true) return { kind: 'interrupted', wallSeconds: seconds() };
+  }
+};
