@@ -4,9 +4,15 @@
  * A user's mistake is a `LabError`: an id, a message that names the thing and its value, and a hint. One of our own
  * bugs is an `InvariantError`. What a guest does wrong is neither: faults and VM exits are values (see `cpu/core.ts`).
  */
+/** How Node's console prints an object: a notebook cell shows the message of a LabError, not our stack. */
+const INSPECT: unique symbol = Symbol.for('nodejs.util.inspect.custom');
+
 export class LabError extends Error {
   readonly id: string;
   readonly hint: string | undefined;
+  [INSPECT](): string {
+    return `${this.name}: ${this.message}`;
+  }
   constructor(id: string, message: string, hint?: string) {
     super(hint === undefined ? message : `${message} (${hint})`);
     this.name = 'LabError';

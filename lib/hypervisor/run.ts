@@ -98,7 +98,7 @@ export class Runner {
   /** Requests, root, event, timers. */
   #prepare(): void {
     const { vcpu, port, controls, stats, board, apic } = this.#vm;
-    vcpu.mmu.reload();
+    if (vcpu.mmu.reload() === false) vcpu.events.tripleFault = true;
     if (vcpu.flushRequested) vcpu.serviceTlbFlush();
     const waiting = board.interruptSource() !== 'none';
     if (

@@ -39,6 +39,7 @@ export interface MmuParts {
   readonly frames: FrameAllocator;
   readonly stats: KvmStats;
   readonly params: KvmIntelParams;
+  readonly kvm: KvmParams;
   /** Width of guest-physical addresses, in bits. */
   readonly maxPhyAddr: number;
   /** Guest CPUID has 1 GiB pages. */
@@ -219,6 +220,7 @@ export class Vm {
       frames: this.frames,
       stats: this.stats,
       params: intel,
+      kvm,
       maxPhyAddr: this.cpuid.maxPhyAddr,
       pages1G: this.cpuid.has('pdpe1gb'),
     });

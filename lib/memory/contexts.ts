@@ -13,6 +13,7 @@ import { CONTEXT_BYTES, TlbContext } from './tlb.js';
 if (LAYOUT.tlb + TLB_CONTEXTS * CONTEXT_BYTES > LAYOUT.records)
   throw new Error('the TLB overlaps decoded code');
 
+const CONTEXTS = TLB_CONTEXTS;
 /** EPT root of contexts without EPT. */
 export const NO_EPT = -1;
 
@@ -32,7 +33,7 @@ export class TlbContexts {
   /** Makes the context of a key current, in place of the one least recently used if need be. */
   select(vpid: number, ept: number, pcid: number, role: number): TlbContext {
     let oldest = this.all[0];
-    for (let i = 0; i < TLB_CONTEXTS; i++) {
+    for (let i = 0; i < CONTEXTS; i++) {
       const c = this.all[i];
       if (c.pcid === pcid && c.role === role && c.ept === ept && c.vpid === vpid) {
         c.stamp = ++this.#clock;
@@ -54,7 +55,7 @@ export class TlbContexts {
   /** A global translation that another PCID of the current address space has cached, or 0. */
   lookupGlobal(lo: number, hi: number): number {
     const { current } = this;
-    for (let i = 0; i < TLB_CONTEXTS; i++) {
+    for (let i = 0; i < CONTEXTS; i++) {
       const c = this.all[i];
       if (c === current || c.vpid !== current.vpid || c.ept !== current.ept || c.role !== current.role)
         continue;

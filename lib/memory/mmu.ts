@@ -23,6 +23,9 @@ const EFER_AT = S.efer / 4;
 const { read: READ, write: WRITE, rmw: RMW, exec: EXEC } = ACCESS;
 const { u: USER, w: WRITABLE, d: DIRTY, x: EXECUTABLE, r: READABLE, page: PAGE } = CACHED;
 const { user: USER_MODE, supervisor: SUPERVISOR, supervisorAc: SUPERVISOR_AC } = PRIVILEGE;
+const { smap: ROLE_SMAP, smep: ROLE_SMEP, wp: ROLE_WP, paging: ROLE_PAGING } = ROLE;
+const { read: READ_SET, write: WRITE_SET, exec: EXEC_SET } = SET;
+const SET_BYTES = TLB_SET_BYTES;
 
 /** Exit qualification of EPT violations, bit 7: the guest linear-address field is valid. */
 const LINEAR_VALID = 0x80;
@@ -116,15 +119,15 @@ export class Mmu {
     const mode = u32[at + S.mode / 4];
     this.#mode = mode;
     const user = u32[at + S.cpl / 4] === 3;
-    const ac = (role & ROLE.smap) !== 0 && (u32[at + S.eflags / 4] & FLAG.ac) !== 0;
+    const ac = (role & ROLE_SMAP) !== 0 && (u32[at + S.eflags / 4] & FLAG.ac) !== 0;
     this.#acPrivilege = ac ? SUPERVISOR_AC : SUPERVISOR;
     const privilege = user ? USER_MODE : this.#acPrivilege;
     this.#privilege = privilege;
     const exec = user ? 0 : 1;
     c.useExecMode(exec, mode);
-    u32[at + S.tlbRead / 4] = c.at + (SET.read + privilege) * TLB_SET_BYTES;
-    u32[at + S.tlbWrite / 4] = c.at + (SET.write + privilege) * TLB_SET_BYTES;
-    u32[at + S.tlbExec / 4] = c.at + (SET.exec + exec) * TLB_SET_BYTES;
+    u32[at + S.tlbRead / 4] = c.at + (READ_SET + privilege) * SET_BYTES;
+    u32[at + S.tlbWrite / 4] = c.at + (WRITE_SET + privilege) * SET_BYTES;
+    u32[at + S.tlbExec / 4] = c.at + (EXEC_SET + exec) * SET_BYTES;
   }
 
   loadCr3(keep: boolean): void {
@@ -282,9 +285,9 @@ export class Mmu {
     const cr3 = this.#u32[at + CR3_AT];
     walk.role = this.#role;
     walk.pointer = this.ept;
-    if ((this.#role & ROLE.paging) === PAGING.long) {
+    if ((this.#role & ROLE_PAGING) === PAGING.long) {
       walk.root = fromHalves(cr3 & ~0xfff, this.#u32[at + CR3_AT + 1] & 0xff);
-    } else walk.root = ((this.#role & ROLE.paging) === PAGING.pae ? cr3 & ~0x1f : cr3 & ~0xfff) >>> 0;
+    } else walk.root = ((this.#role & ROLE_PAGING) === PAGING.pae ? cr3 & ~0x1f : cr3 & ~0xfff) >>> 0;
   }
 
   #count(): void {
@@ -325,25 +328,25 @@ export class Mmu {
     const role = this.#role;
     if (privilege === USER_MODE && !user) return false;
     if (kind === EXEC) {
-      return (word & EXECUTABLE) !== 0 && !(user && privilege !== USER_MODE && (role & ROLE.smep) !== 0);
+      return (word & EXECUTABLE) !== 0 && !(user && privilege !== USER_MODE && (role & ROLE_SMEP) !== 0);
     }
-    if (user && privilege === SUPERVISOR && (role & ROLE.smap) !== 0) return false;
+    if (user && privilege === SUPERVISOR && (role & ROLE_SMAP) !== 0) return false;
     if (kind !== WRITE && (word & READABLE) === 0) return false;
     if (kind === READ) return true;
     if ((word & DIRTY) === 0) return false;
-    return (word & WRITABLE) !== 0 || (privilege !== USER_MODE && (role & ROLE.wp) === 0);
+    return (word & WRITABLE) !== 0 || (privilege !== USER_MODE && (role & ROLE_WP) === 0);
   }
 
   #fill(lo: number, hi: number, word: number, kind: number, privilege: number): void {
     const c = this.#tlb.current;
     const page = word & PAGE;
     if (kind === EXEC) {
-      c.fill(SET.exec + privilege, lo, hi, word, this.codeTable(page * 4096, this.#mode));
+      c.fill(EXEC_SET + privilege, lo, hi, word, this.codeTable(page * 4096, this.#mode));
       return;
     }
-    if (this.#permits(word, READ, privilege)) c.fillData(SET.read + privilege, lo, hi, word);
+    if (this.#permits(word, READ, privilege)) c.fillData(READ_SET + privilege, lo, hi, word);
     if (this.#ram.codePages[page] === 0 && this.#permits(word, RMW, privilege)) {
-      c.fillData(SET.write + privilege, lo, hi, word);
+      c.fillData(WRITE_SET + privilege, lo, hi, word);
     }
   }
 

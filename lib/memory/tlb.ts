@@ -17,6 +17,11 @@ export const SET = { read: 0, write: TLB_PRIVILEGES, exec: 2 * TLB_PRIVILEGES } 
 export const CONTEXT_BYTES = SETS * TLB_SET_BYTES;
 
 const LARGE_SETS = 128;
+// Constants of the hot loops.
+const ENTRIES = TLB_ENTRIES;
+const SET_BYTES = TLB_SET_BYTES;
+const INDEX_MASK = TLB_INDEX_MASK;
+const { g: GLOBAL, page: PAGE, part2m: PART_2M, part1g: PART_1G } = CACHED;
 const NONE = -1;
 
 /** Number of a linear page of 4 KiB, and of 2 MiB. */
@@ -40,9 +45,9 @@ export class TlbContext {
   /** Code size for which the exec sets of user and supervisor were filled. */
   readonly execMode = new Uint8Array(2);
 
-  readonly #tags = new Float64Array(2 * TLB_ENTRIES).fill(NONE);
-  readonly #words = new Uint32Array(2 * TLB_ENTRIES);
-  readonly #turn = new Uint8Array(TLB_ENTRIES);
+  readonly #tags = new Float64Array(2 * ENTRIES).fill(NONE);
+  readonly #words = new Uint32Array(2 * ENTRIES);
+  readonly #turn = new Uint8Array(ENTRIES);
   readonly #largeTags = new Float64Array(2 * LARGE_SETS).fill(NONE);
   readonly #largeWords = new Uint32Array(2 * LARGE_SETS);
   readonly #largeTurn = new Uint8Array(LARGE_SETS);
@@ -50,15 +55,15 @@ export class TlbContext {
   #used = false;
   #parts2m = false;
   #parts1g = false;
-  /** Slots filled in each inline set since it was empty; a count of TLB_ENTRIES says nothing about which. */
-  readonly #slots = new Uint16Array(SETS * TLB_ENTRIES);
+  /** Slots filled in each inline set since it was empty; a count of ENTRIES says nothing about which. */
+  readonly #slots = new Uint16Array(SETS * ENTRIES);
   readonly #counts = new Uint16Array(SETS);
 
   constructor(ram: Ram, at: number) {
     this.#ram = ram;
     this.#u32 = ram.u32;
     this.at = at;
-    for (let i = 0; i < SETS * TLB_ENTRIES; i++) this.#empty((at >>> 2) + 4 * i);
+    for (let i = 0; i < SETS * ENTRIES; i++) this.#empty((at >>> 2) + 4 * i);
   }
 
   #empty(i: number): void {
@@ -69,7 +74,7 @@ export class TlbContext {
   /** The cached translation of a page as a 4 KiB `CACHED` word, or 0. */
   lookup(lo: number, hi: number): number {
     const n = pageNumber(lo, hi);
-    const i = (n & (TLB_ENTRIES - 1)) * 2;
+    const i = (n & (ENTRIES - 1)) * 2;
     if (this.#tags[i] === n) return this.#words[i];
     if (this.#tags[i + 1] === n) return this.#words[i + 1];
     const l = largeNumber(lo, hi);
@@ -83,7 +88,7 @@ export class TlbContext {
   insert(lo: number, hi: number, word: number, shift: number): void {
     this.dropPage(lo, hi);
     this.#used = true;
-    if ((word & CACHED.part1g) !== 0) this.#parts1g = true;
+    if ((word & PART_1G) !== 0) this.#parts1g = true;
     if (shift === 21) {
       this.#parts2m = true;
       const l = largeNumber(lo, hi);
@@ -101,9 +106,9 @@ export class TlbContext {
       this.#largeWords[j] = word;
       return;
     }
-    if ((word & CACHED.part2m) !== 0) this.#parts2m = true;
+    if ((word & PART_2M) !== 0) this.#parts2m = true;
     const n = pageNumber(lo, hi);
-    const set = n & (TLB_ENTRIES - 1);
+    const set = n & (ENTRIES - 1);
     let i = set * 2;
     if (this.#tags[i] !== NONE) {
       if (this.#tags[i + 1] === NONE) i++;
@@ -131,8 +136,8 @@ export class TlbContext {
   #dropInline(lo: number, hi: number): void {
     const tag = (lo & ~0xfff) >>> 0;
     const high = hi >>> 0;
-    let i = (this.at + ((lo >>> 8) & TLB_INDEX_MASK)) >>> 2;
-    for (let s = 0; s < SETS; s++, i += TLB_SET_BYTES / 4) {
+    let i = (this.at + ((lo >>> 8) & INDEX_MASK)) >>> 2;
+    for (let s = 0; s < SETS; s++, i += SET_BYTES / 4) {
       if (this.#u32[i] === tag && this.#u32[i + 1] === high) this.#empty(i);
     }
   }
@@ -140,9 +145,9 @@ export class TlbContext {
   #dropInlineLarge(lo: number, hi: number): void {
     const tag = (lo & ~0x1f_ffff) >>> 0;
     const high = hi >>> 0;
-    const first = (this.at + ((tag >>> 8) & TLB_INDEX_MASK)) >>> 2;
+    const first = (this.at + ((tag >>> 8) & INDEX_MASK)) >>> 2;
     for (let s = 0; s < SETS; s++) {
-      for (let i = first + (s * TLB_SET_BYTES) / 4, k = 0; k < 512; k++, i += 4) {
+      for (let i = first + (s * SET_BYTES) / 4, k = 0; k < 512; k++, i += 4) {
         if ((this.#u32[i] & 0xffe0_0fff) >>> 0 === tag && this.#u32[i + 1] === high) this.#empty(i);
       }
     }
@@ -152,7 +157,7 @@ export class TlbContext {
   dropPage(lo: number, hi: number): void {
     if (!this.#used) return;
     const n = pageNumber(lo, hi);
-    const i = (n & (TLB_ENTRIES - 1)) * 2;
+    const i = (n & (ENTRIES - 1)) * 2;
     if (this.#tags[i] === n) this.#dropEntry(i);
     else if (this.#tags[i + 1] === n) this.#dropEntry(i + 1);
     if (!this.#parts2m) return;
@@ -168,26 +173,26 @@ export class TlbContext {
    */
   invalidate(lo: number, hi: number, keepGlobal: boolean): void {
     if (!this.#used) return;
-    if (!keepGlobal || (this.lookup(lo, hi) & CACHED.g) === 0) this.dropPage(lo, hi);
-    if (this.#parts2m) this.#dropParts(largeNumber(lo, hi) * 512, 512, CACHED.part2m, keepGlobal);
+    if (!keepGlobal || (this.lookup(lo, hi) & GLOBAL) === 0) this.dropPage(lo, hi);
+    if (this.#parts2m) this.#dropParts(largeNumber(lo, hi) * 512, 512, PART_2M, keepGlobal);
     if (this.#parts1g) {
       const gib = Math.floor(pageNumber(lo, hi) / GIB.small);
-      this.#dropParts(gib * GIB.small, GIB.small, CACHED.part1g, keepGlobal);
+      this.#dropParts(gib * GIB.small, GIB.small, PART_1G, keepGlobal);
       for (let j = 0; j < 2 * LARGE_SETS; j++) {
-        if (Math.floor(this.#largeTags[j] / GIB.large) !== gib || (this.#largeWords[j] & CACHED.part1g) === 0)
+        if (Math.floor(this.#largeTags[j] / GIB.large) !== gib || (this.#largeWords[j] & PART_1G) === 0)
           continue;
-        if (!keepGlobal || (this.#largeWords[j] & CACHED.g) === 0) this.#dropLargeEntry(j);
+        if (!keepGlobal || (this.#largeWords[j] & GLOBAL) === 0) this.#dropLargeEntry(j);
       }
     }
   }
   /** Drops the 4 KiB parts that carry `mark` among `count` pages from page number `first`. */
   #dropParts(first: number, count: number, mark: number, keepGlobal: boolean): void {
-    const from = count < TLB_ENTRIES ? (first & (TLB_ENTRIES - 1)) * 2 : 0;
-    const to = count < TLB_ENTRIES ? from + 2 * count : 2 * TLB_ENTRIES;
+    const from = count < ENTRIES ? (first & (ENTRIES - 1)) * 2 : 0;
+    const to = count < ENTRIES ? from + 2 * count : 2 * ENTRIES;
     for (let i = from; i < to; i++) {
       const n = this.#tags[i];
       if (n < first || n >= first + count || (this.#words[i] & mark) === 0) continue;
-      if (!keepGlobal || (this.#words[i] & CACHED.g) === 0) this.#dropEntry(i);
+      if (!keepGlobal || (this.#words[i] & GLOBAL) === 0) this.#dropEntry(i);
     }
   }
 
@@ -204,16 +209,16 @@ export class TlbContext {
   /** Drops everything but global translations. */
   flushNonGlobal(): void {
     if (!this.#used) return;
-    for (let i = 0; i < 2 * TLB_ENTRIES; i++) if ((this.#words[i] & CACHED.g) === 0) this.#tags[i] = NONE;
+    for (let i = 0; i < 2 * ENTRIES; i++) if ((this.#words[i] & GLOBAL) === 0) this.#tags[i] = NONE;
     for (let j = 0; j < 2 * LARGE_SETS; j++) {
-      if ((this.#largeWords[j] & CACHED.g) === 0) this.#largeTags[j] = NONE;
+      if ((this.#largeWords[j] & GLOBAL) === 0) this.#largeTags[j] = NONE;
     }
     for (let s = 0; s < SETS; s++) {
-      const base = (this.at + s * TLB_SET_BYTES) >>> 2;
+      const base = (this.at + s * SET_BYTES) >>> 2;
       const count = this.#counts[s];
-      const list = s * TLB_ENTRIES;
-      if (count === TLB_ENTRIES) {
-        for (let k = 0; k < TLB_ENTRIES; k++) this.#emptyUnlessGlobal(base + 4 * k);
+      const list = s * ENTRIES;
+      if (count === ENTRIES) {
+        for (let k = 0; k < ENTRIES; k++) this.#emptyUnlessGlobal(base + 4 * k);
         continue;
       }
       let kept = 0;
@@ -226,25 +231,25 @@ export class TlbContext {
   }
   #emptyUnlessGlobal(i: number): boolean {
     if ((this.#u32[i] & 1) !== 0) return false;
-    if ((this.#u32[i + 3] & CACHED.g) !== 0) return true;
+    if ((this.#u32[i + 3] & GLOBAL) !== 0) return true;
     this.#empty(i);
     return false;
   }
   #emptySet(s: number): void {
-    const base = (this.at + s * TLB_SET_BYTES) >>> 2;
+    const base = (this.at + s * SET_BYTES) >>> 2;
     const count = this.#counts[s];
-    const list = s * TLB_ENTRIES;
-    if (count === TLB_ENTRIES) for (let k = 0; k < TLB_ENTRIES; k++) this.#empty(base + 4 * k);
+    const list = s * ENTRIES;
+    if (count === ENTRIES) for (let k = 0; k < ENTRIES; k++) this.#empty(base + 4 * k);
     else for (let k = 0; k < count; k++) this.#empty(base + 4 * this.#slots[list + k]);
     this.#counts[s] = 0;
   }
 
   /** Fills an inline entry. @param addend as the set's kind asks */
   fill(set: number, lo: number, hi: number, word: number, addend: number): void {
-    const offset = (lo >>> 8) & TLB_INDEX_MASK;
-    const i = (this.at + set * TLB_SET_BYTES + offset) >>> 2;
-    if ((this.#u32[i] & 1) !== 0 && this.#counts[set] < TLB_ENTRIES) {
-      this.#slots[set * TLB_ENTRIES + this.#counts[set]++] = offset >>> 4;
+    const offset = (lo >>> 8) & INDEX_MASK;
+    const i = (this.at + set * SET_BYTES + offset) >>> 2;
+    if ((this.#u32[i] & 1) !== 0 && this.#counts[set] < ENTRIES) {
+      this.#slots[set * ENTRIES + this.#counts[set]++] = offset >>> 4;
     }
     this.#u32[i] = lo & ~0xfff;
     this.#u32[i + 1] = hi;
@@ -253,7 +258,7 @@ export class TlbContext {
   }
   /** Fills a read or write entry: the addend leads from the linear address to host RAM. */
   fillData(set: number, lo: number, hi: number, word: number): void {
-    const to = this.#ram.base + (word & CACHED.page) * 4096;
+    const to = this.#ram.base + (word & PAGE) * 4096;
     this.fill(set, lo, hi, word, to - ((lo & ~0xfff) >>> 0));
   }
 
@@ -265,10 +270,10 @@ export class TlbContext {
   }
   /** Calls `visit` with the index (into `ram.u32`) of every filled entry of a set. */
   #each(s: number, visit: (i: number) => void): void {
-    const base = (this.at + s * TLB_SET_BYTES) >>> 2;
+    const base = (this.at + s * SET_BYTES) >>> 2;
     const count = this.#counts[s];
     for (let k = 0; k < count; k++) {
-      const i = base + 4 * (count === TLB_ENTRIES ? k : this.#slots[s * TLB_ENTRIES + k]);
+      const i = base + 4 * (count === ENTRIES ? k : this.#slots[s * ENTRIES + k]);
       if ((this.#u32[i] & 1) === 0) visit(i);
     }
   }
@@ -276,7 +281,7 @@ export class TlbContext {
   dropWrites(page: number): void {
     for (let p = 0; p < TLB_PRIVILEGES; p++) {
       this.#each(SET.write + p, (i) => {
-        if ((this.#u32[i + 3] & CACHED.page) === page) this.#empty(i);
+        if ((this.#u32[i + 3] & PAGE) === page) this.#empty(i);
       });
     }
   }
@@ -284,7 +289,7 @@ export class TlbContext {
   renewExec(codeTable: (hpa: number, mode: number) => number): void {
     for (const p of [0, 1] as const) {
       this.#each(SET.exec + p, (i) => {
-        this.#u32[i + 2] = codeTable((this.#u32[i + 3] & CACHED.page) * 4096, this.execMode[p]);
+        this.#u32[i + 2] = codeTable((this.#u32[i + 3] & PAGE) * 4096, this.execMode[p]);
       });
     }
   }

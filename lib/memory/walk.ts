@@ -43,20 +43,34 @@ export const ROLE = {
   eptAd: 0x100,
 } as const;
 
+// Constants of the hot paths, as bindings of this module.
+const { p: P, w: W, u: U, a: A, d: D, ps: PS, g: G } = PTE;
+const { read: READ, write: WRITE, rmw: RMW, exec: EXEC } = ACCESS;
+const { none: PG_NONE, bits32: PG_32, pae: PG_PAE, long: PG_LONG } = PAGING;
+const { wp: CR0_WP, pg: CR0_PG } = CR0;
+const { pae: CR4_PAE, pse: CR4_PSE, pge: CR4_PGE, smep: CR4_SMEP, smap: CR4_SMAP } = CR4;
+const { lma: EFER_LMA, nxe: EFER_NXE } = EFER;
+const { done: DONE, fault: FAULT, violation: VIOLATION } = WALK;
+const NX_HI = PTE_NX_HI;
+const MAXPHY_HI = RESERVED_HI;
+const addressOf = frameAddress;
+const EPT_RWX = EPTE.rwx;
+const EPT_W = EPTE.w;
+
 /** The role that control registers give (low halves). */
 export const roleOf = (cr0: number, cr4: number, efer: number, ept: EptPointer | undefined): number => {
   const ad = ept?.ad === true ? ROLE.eptAd : 0;
-  if ((cr0 & CR0.pg) === 0) return ad;
-  const pae = (cr4 & CR4.pae) !== 0;
-  const paging = (efer & EFER.lma) !== 0 ? PAGING.long : pae ? PAGING.pae : PAGING.bits32;
+  if ((cr0 & CR0_PG) === 0) return ad;
+  const pae = (cr4 & CR4_PAE) !== 0;
+  const paging = (efer & EFER_LMA) !== 0 ? PG_LONG : pae ? PG_PAE : PG_32;
   return (
     paging |
-    ((cr0 & CR0.wp) !== 0 ? ROLE.wp : 0) |
-    (pae && (efer & EFER.nxe) !== 0 ? ROLE.nxe : 0) |
-    ((cr4 & CR4.smep) !== 0 ? ROLE.smep : 0) |
-    ((cr4 & CR4.smap) !== 0 ? ROLE.smap : 0) |
-    ((cr4 & CR4.pse) !== 0 ? ROLE.pse : 0) |
-    ((cr4 & CR4.pge) !== 0 ? ROLE.pge : 0) |
+    ((cr0 & CR0_WP) !== 0 ? ROLE.wp : 0) |
+    (pae && (efer & EFER_NXE) !== 0 ? ROLE.nxe : 0) |
+    ((cr4 & CR4_SMEP) !== 0 ? ROLE.smep : 0) |
+    ((cr4 & CR4_SMAP) !== 0 ? ROLE.smap : 0) |
+    ((cr4 & CR4_PSE) !== 0 ? ROLE.pse : 0) |
+    ((cr4 & CR4_PGE) !== 0 ? ROLE.pge : 0) |
     ad
   );
 };
@@ -64,7 +78,7 @@ export const roleOf = (cr0: number, cr4: number, efer: number, ept: EptPointer |
 /** Privileges of the software TLB: user, supervisor, supervisor with RFLAGS.AC while CR4.SMAP is set. */
 export const PRIVILEGE = { user: 0, supervisor: 1, supervisorAc: 2 } as const;
 
-const NEED = [EPTE.r, EPTE.w, EPTE.r | EPTE.w, EPTE.x];
+const NEED = [EPTE.r, EPT_W, EPTE.r | EPT_W, EPTE.x];
 
 export class Walk {
   readonly #ram: Ram;
@@ -111,7 +125,7 @@ export class Walk {
     this.#probing = probing;
     const status = this.#walk(lo, hi, kind, privilege);
     this.references += this.ept.references;
-    if (status === WALK.done && !probing) this.#apply();
+    if (status === DONE && !probing) this.#apply();
     return status;
   }
 
@@ -129,9 +143,9 @@ export class Walk {
   #entry(gpa: number): number {
     const p = this.pointer;
     if (p === undefined) return gpa;
-    const need = p.ad ? EPTE.r | EPTE.w : EPTE.r;
+    const need = p.ad ? EPTE.r | EPT_W : EPTE.r;
     this.#status = this.ept.walk(p.root, p.ad, gpa, need, this.#pending, this.#probing);
-    if (this.#status === WALK.done) return this.ept.hpa;
+    if (this.#status === DONE) return this.ept.hpa;
     this.#eptFailure(gpa, need, false);
     return -1;
   }
@@ -143,27 +157,27 @@ export class Walk {
 
   #walk(lo: number, hi: number, kind: number, privilege: number): number {
     const paging = this.role & ROLE.paging;
-    if (paging === PAGING.none) {
+    if (paging === PG_NONE) {
       return this.#finish(lo >>> 0, lo, kind, CACHED.u | CACHED.w | CACHED.d | CACHED.x | CACHED.r, 64);
     }
     const ram = this.#ram;
-    const legacy = paging === PAGING.bits32;
-    const nxReserved = (this.role & ROLE.nxe) === 0 ? PTE_NX_HI | RESERVED_HI : RESERVED_HI;
+    const legacy = paging === PG_32;
+    const nxReserved = (this.role & ROLE.nxe) === 0 ? NX_HI | MAXPHY_HI : MAXPHY_HI;
     let table = this.root;
-    let shift = paging === PAGING.long ? 39 : legacy ? 22 : 21;
-    if (paging === PAGING.pae) {
+    let shift = paging === PG_LONG ? 39 : legacy ? 22 : 21;
+    if (paging === PG_PAE) {
       const at = this.#entry(table + (lo >>> 30) * 8);
       if (at < 0) return this.#status;
       const inside = ram.has(at, 8);
       const elo = inside ? ram.read32(at) : -1;
       const ehi = inside ? ram.read32(at + 4) : -1;
-      if ((elo & PTE.p) === 0) return this.#fault(kind, privilege, 0);
+      if ((elo & P) === 0) return this.#fault(kind, privilege, 0);
       if (((elo & PDPTE_RESERVED.lo) | (ehi & PDPTE_RESERVED.hi)) !== 0) {
         return this.#fault(kind, privilege, PF.p | PF.rsvd);
       }
-      table = frameAddress(elo, ehi);
+      table = addressOf(elo, ehi);
     }
-    let rights = PTE.w | PTE.u;
+    let rights = W | U;
     let nx = 0;
     let level = 0;
     const updates = this.#pending;
@@ -187,24 +201,24 @@ export class Walk {
         elo = ram.u32[(ram.base + at) >>> 2];
         if (!legacy) ehi = ram.u32[(ram.base + at + 4) >>> 2];
       }
-      if ((elo & PTE.p) === 0) return this.#fault(kind, privilege, 0);
-      const large = (elo & PTE.ps) !== 0 && shift !== 12 && (!legacy || (this.role & ROLE.pse) !== 0);
+      if ((elo & P) === 0) return this.#fault(kind, privilege, 0);
+      const large = (elo & PS) !== 0 && shift !== 12 && (!legacy || (this.role & ROLE.pse) !== 0);
       if (this.#reservedBits(elo, ehi, shift, large, nxReserved)) {
         return this.#fault(kind, privilege, PF.p | PF.rsvd);
       }
       rights &= elo;
       nx |= ehi >>> 31;
       const leaf = large || shift === 12;
-      const wanted = leaf && (kind === ACCESS.write || kind === ACCESS.rmw) ? PTE.a | PTE.d : PTE.a;
+      const wanted = leaf && (kind === WRITE || kind === RMW) ? A | D : A;
       if ((elo & wanted) !== wanted) {
         updates.add(at, wanted);
         this.#entryGpa[level] = gpa;
-        this.#entryRights[level] = this.pointer === undefined ? EPTE.rwx : this.ept.rights;
+        this.#entryRights[level] = this.pointer === undefined ? EPT_RWX : this.ept.rights;
         marks |= 1 << level;
         elo |= wanted;
       }
       if (leaf) break;
-      table = frameAddress(elo, ehi);
+      table = addressOf(elo, ehi);
       shift = shift === 22 ? 12 : shift - 9;
       level++;
     }
@@ -212,35 +226,35 @@ export class Walk {
       const denied = this.#denied(rights, nx, kind, privilege);
       if (denied) return this.#fault(kind, privilege, PF.p);
       for (let l = 0; l <= level; l++) {
-        if ((marks & (1 << l)) === 0 || (this.#entryRights[l] & EPTE.w) !== 0) continue;
+        if ((marks & (1 << l)) === 0 || (this.#entryRights[l] & EPT_W) !== 0) continue;
         this.ept.rights = this.#entryRights[l];
-        this.#status = WALK.violation;
-        return this.#eptFailure(this.#entryGpa[l], EPTE.r | EPTE.w, false);
+        this.#status = VIOLATION;
+        return this.#eptFailure(this.#entryGpa[l], EPTE.r | EPT_W, false);
       }
     }
-    const global = (elo & PTE.g) !== 0 && (this.role & ROLE.pge) !== 0;
+    const global = (elo & G) !== 0 && (this.role & ROLE.pge) !== 0;
     const flags =
       CACHED.r |
       (global ? CACHED.g : 0) |
-      ((rights & PTE.u) !== 0 ? CACHED.u : 0) |
-      ((rights & PTE.w) !== 0 ? CACHED.w : 0) |
-      ((elo & PTE.d) !== 0 ? CACHED.d : 0) |
+      ((rights & U) !== 0 ? CACHED.u : 0) |
+      ((rights & W) !== 0 ? CACHED.w : 0) |
+      ((elo & D) !== 0 ? CACHED.d : 0) |
       (nx === 0 ? CACHED.x : 0);
     return this.#finish(this.#leafAddress(elo, ehi, lo, shift), lo, kind, flags, shift);
   }
 
   #reservedBits(lo: number, hi: number, shift: number, large: boolean, reservedHi: number): boolean {
-    if (shift === 22 || (this.role & ROLE.paging) === PAGING.bits32) return large && (lo & 0x0020_0000) !== 0;
+    if (shift === 22 || (this.role & ROLE.paging) === PG_32) return large && (lo & 0x0020_0000) !== 0;
     // Under PAE paging bits 62:52 are reserved too.
-    const more = (this.role & ROLE.paging) === PAGING.pae ? 0x7ff0_0000 : 0;
+    const more = (this.role & ROLE.paging) === PG_PAE ? 0x7ff0_0000 : 0;
     if ((hi & (reservedHi | more)) !== 0) return true;
-    if (shift === 39) return (lo & PTE.ps) !== 0;
+    if (shift === 39) return (lo & PS) !== 0;
     return large && (lo & (shift === 30 ? LARGE_RESERVED[30] : LARGE_RESERVED[21])) !== 0;
   }
 
   /** Guest-physical address of the linear address's byte. */
   #leafAddress(elo: number, ehi: number, lo: number, shift: number): number {
-    if (shift === 12) return frameAddress(elo, ehi) + (lo & 0xfff);
+    if (shift === 12) return addressOf(elo, ehi) + (lo & 0xfff);
     // PSE-36: bits 20:13 of a 4 MiB page's entry are address bits 39:32.
     if (shift === 22) {
       return ((elo >>> 13) & 0xff) * 0x1_0000_0000 + ((elo & 0xffc0_0000) >>> 0) + (lo & 0x3f_ffff);
@@ -251,24 +265,24 @@ export class Walk {
 
   #denied(rights: number, nx: number, kind: number, privilege: number): boolean {
     const { role } = this;
-    const userPage = (rights & PTE.u) !== 0;
+    const userPage = (rights & U) !== 0;
     if (privilege === PRIVILEGE.user) {
       if (!userPage) return true;
     } else if (userPage) {
-      if (kind === ACCESS.exec) {
+      if (kind === EXEC) {
         if ((role & ROLE.smep) !== 0) return true;
       } else if ((role & ROLE.smap) !== 0 && privilege !== PRIVILEGE.supervisorAc) return true;
     }
-    if (kind === ACCESS.exec) return nx !== 0;
-    if (kind === ACCESS.read || (rights & PTE.w) !== 0) return false;
+    if (kind === EXEC) return nx !== 0;
+    if (kind === READ || (rights & W) !== 0) return false;
     return privilege === PRIVILEGE.user || (role & ROLE.wp) !== 0;
   }
 
   #fault(kind: number, privilege: number, base: number): number {
-    const write = kind === ACCESS.write || kind === ACCESS.rmw ? PF.w : 0;
-    const fetch = kind === ACCESS.exec && (this.role & (ROLE.nxe | ROLE.smep)) !== 0 ? PF.i : 0;
+    const write = kind === WRITE || kind === RMW ? PF.w : 0;
+    const fetch = kind === EXEC && (this.role & (ROLE.nxe | ROLE.smep)) !== 0 ? PF.i : 0;
     this.code = base | write | (privilege === PRIVILEGE.user ? PF.u : 0) | fetch;
-    return WALK.fault;
+    return FAULT;
   }
 
   /** The last step: EPT for the address itself, and the form in which the translation may be cached. */
@@ -280,9 +294,9 @@ export class Walk {
     if (p !== undefined) {
       const { ept } = this;
       this.#status = ept.walk(p.root, p.ad, gpa, NEED[kind], this.#pending, this.#probing);
-      if (this.#status !== WALK.done) return this.#eptFailure(gpa, NEED[kind], true);
+      if (this.#status !== DONE) return this.#eptFailure(gpa, NEED[kind], true);
       this.hpa = ept.hpa;
-      if ((ept.rights & EPTE.w) === 0 || !ept.dirty) flags &= ~CACHED.d;
+      if ((ept.rights & EPT_W) === 0 || !ept.dirty) flags &= ~CACHED.d;
       if ((ept.rights & EPTE.x) === 0) flags &= ~CACHED.x;
       if ((ept.rights & EPTE.r) === 0) flags &= ~CACHED.r;
       shift = Math.min(shift, ept.shift);
@@ -294,6 +308,6 @@ export class Walk {
     const within = this.shift === 21 ? (lo >>> 12) & 511 : 0;
     const page = Math.floor(this.hpa / 4096) - within;
     this.word = page >= 0 && page <= CACHED.page ? (flags | page) >>> 0 : 0;
-    return WALK.done;
+    return DONE;
   }
 }

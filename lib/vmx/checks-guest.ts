@@ -122,7 +122,7 @@ const limit = (field: FieldName): CheckRow => ({
   id: `${field}.reserved`,
   topic: 'guestTables',
   says: `bits 31:16 of ${field} must be 0`,
-  fails: (v) => v.lo(ROW[field]) > 0xffff,
+  fails: ((row) => (v: CheckView) => v.lo(row) > 0xffff)(ROW[field]),
   example: { [field]: 0x1_0000n },
 });
 
@@ -365,7 +365,7 @@ const PDPTE_CHECKS: readonly CheckRow[] = [
       topic: 'guestPdptes',
       says: `PDPTE${i} of a PAE guest under EPT must not have reserved bits if it is present`,
       when: (v) => pae(v) && v.ept,
-      fails: (v) => badPdpte(v.lo(ROW[`guestPdpte${i}`]), v.hi(ROW[`guestPdpte${i}`])),
+      fails: ((row) => (v: CheckView) => badPdpte(v.lo(row), v.hi(row)))(ROW[`guestPdpte${i}`]),
       qualification: 2,
       example: { entryControls: noLong, [`guestPdpte${i}`]: 0x7n },
     }),

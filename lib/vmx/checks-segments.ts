@@ -13,12 +13,20 @@ type Name = (typeof NAMES)[number];
 const DATA = ['Ds', 'Es', 'Fs', 'Gs'] as const;
 
 const topic = 'guestSegments' as const;
-const rightsRow = (s: Name | 'Tr' | 'Ldtr'): number => ROW[`guest${s}AccessRights`];
-const rights = (v: CheckView, s: Name | 'Tr' | 'Ldtr'): number => v.lo(rightsRow(s));
-const usable = (v: CheckView, s: Name | 'Tr' | 'Ldtr'): boolean => (rights(v, s) & 0x1_0000) === 0;
-const typeOf = (v: CheckView, s: Name | 'Tr' | 'Ldtr'): number => rights(v, s) & 15;
+type Any = Name | 'Tr' | 'Ldtr';
+type Part = 'Selector' | 'Base' | 'Limit' | 'AccessRights';
+/** Row numbers of one part of every segment register: rules must not build names while they run. */
+const rowsOf = (part: Part) =>
+  Object.fromEntries([...NAMES, 'Tr', 'Ldtr'].map((s) => [s, ROW[`guest${s as Any}${part}`]])) as Record<Any, number>;
+const SELECTOR = rowsOf('Selector');
+const BASE = rowsOf('Base');
+const LIMIT = rowsOf('Limit');
+const RIGHTS = rowsOf('AccessRights');
+const rights = (v: CheckView, s: Any): number => v.lo(RIGHTS[s]);
+const usable = (v: CheckView, s: Any): boolean => (rights(v, s) & 0x1_0000) === 0;
+const typeOf = (v: CheckView, s: Any): number => rights(v, s) & 15;
 const dpl = (v: CheckView, s: Name): number => (rights(v, s) >> 5) & 3;
-const rpl = (v: CheckView, s: Name): number => v.lo(ROW[`guest${s}Selector`]) & 3;
+const rpl = (v: CheckView, s: Name): number => v.lo(SELECTOR[s]) & 3;
 const long = (v: CheckView): boolean => v.entry(ENTRY_CONTROL.ia32eModeGuest);
 const plain = (v: CheckView): boolean => !v.virtual8086;
 
@@ -40,19 +48,19 @@ const type = (t: number) => (valid: bigint) => (valid & ~15n) | BigInt(t);
 const withDpl = (d: number) => (valid: bigint) => (valid & ~0x60n) | BigInt(d << 5);
 
 /** The rules that TR, LDTR and the others share. */
-const granularity = (s: Name | 'Tr' | 'Ldtr', when: (v: CheckView) => boolean): CheckRow => ({
+const granularity = (s: Any, when: (v: CheckView) => boolean): CheckRow => ({
   id: `guest${s}.granularity`,
   topic,
   says: `G of ${s.toUpperCase()} must be 0 when a bit of 11:0 of the limit is 0, and 1 when one of 31:20 is 1`,
   when,
   fails: (v) => {
-    const limit = v.lo(ROW[`guest${s}Limit`]);
+    const limit = v.lo(LIMIT[s]);
     const g = (rights(v, s) & 0x8000) !== 0;
     return g ? (limit & 0xfff) !== 0xfff : (limit & 0xfff0_0000) !== 0;
   },
   example: { [`guest${s}Limit`]: 0xffff_f000n, [`guest${s}AccessRights`]: clear(0x1_0000) },
 });
-const reserved = (s: Name | 'Tr' | 'Ldtr', when: (v: CheckView) => boolean): CheckRow => ({
+const reserved = (s: Any, when: (v: CheckView) => boolean): CheckRow => ({
   id: `guest${s}.reserved`,
   topic,
   says: `bits 11:8 and 31:17 of the access rights of ${s.toUpperCase()} must be 0`,
@@ -60,7 +68,7 @@ const reserved = (s: Name | 'Tr' | 'Ldtr', when: (v: CheckView) => boolean): Che
   fails: (v) => (rights(v, s) & 0xfffe_0f00) !== 0,
   example: { [`guest${s}AccessRights`]: (valid: bigint) => (valid | 0x100n) & ~0x1_0000n },
 });
-const present = (s: Name | 'Tr' | 'Ldtr', when: (v: CheckView) => boolean): CheckRow => ({
+const present = (s: Any, when: (v: CheckView) => boolean): CheckRow => ({
   id: `guest${s}.present`,
   topic,
   says: `${s.toUpperCase()} must be present`,
@@ -81,7 +89,7 @@ const canonical = (s: 'Tr' | 'Fs' | 'Gs' | 'Ldtr', when: (v: CheckView) => boole
   topic,
   says: `the base of ${s.toUpperCase()} must be canonical`,
   when,
-  fails: (v) => !v.canonical(ROW[`guest${s}Base`]),
+  fails: (v) => !v.canonical(BASE[s]),
   example: { [`guest${s}Base`]: NOT_CANONICAL, ...(s === 'Ldtr' ? { guestLdtrAccessRights: 0x82n } : {}) },
 });
 const always = (): boolean => true;
@@ -118,7 +126,7 @@ export const SEGMENT_CHECKS: readonly CheckRow[] = [
       topic,
       says: `in virtual-8086 mode the base of ${s.toUpperCase()} must be its selector times 16`,
       when: (v) => v.virtual8086,
-      fails: (v) => v.number(ROW[`guest${s}Base`]) !== v.lo(ROW[`guest${s}Selector`]) * 16,
+      fails: (v) => v.number(BASE[s]) !== v.lo(SELECTOR[s]) * 16,
       example: vm86({ [`guest${s}Base`]: 0x10n }),
     }),
   ),
@@ -139,7 +147,7 @@ export const SEGMENT_CHECKS: readonly CheckRow[] = [
       topic,
       says: `bits 63:32 of the base of a usable ${s.toUpperCase()} must be 0`,
       when: (v) => usable(v, s),
-      fails: (v) => v.hi(ROW[`guest${s}Base`]) !== 0,
+      fails: (v) => v.hi(BASE[s]) !== 0,
       example: { [`guest${s}Base`]: 1n << 32n, [`guest${s}AccessRights`]: clear(0x1_0000) },
     }),
   ),
@@ -149,7 +157,7 @@ export const SEGMENT_CHECKS: readonly CheckRow[] = [
       topic,
       says: `in virtual-8086 mode the limit of ${s.toUpperCase()} must be FFFFH`,
       when: (v) => v.virtual8086,
-      fails: (v) => v.lo(ROW[`guest${s}Limit`]) !== 0xffff,
+      fails: (v) => v.lo(LIMIT[s]) !== 0xffff,
       example: vm86({ [`guest${s}Limit`]: 0xffffen }),
     },
     {

@@ -4,16 +4,16 @@
  * SDM volume 3, chapter "VM Entries". A rule is a row with an id; its group decides the outcome of a violation:
  * `controls` VMfailValid(7), `host` VMfailValid(8), `guest` exit 33, `msrLoad` exit 34 (the last are in `msr-lists.ts`).
  *
- * Rules are run by topic. While a topic runs, every field it reads is noted; it is run again only when a VMWRITE has
+ * Rules are run by topic. While a topic runs, every bit it reads is noted; it is run again only when a VMWRITE has
  * changed one of them. This is exact: the outcome depends only on what was read, and a processor in operation keeps
  * valid state valid. Rules that look into memory are `volatile` and are run at every entry.
  */
 import { fromHalves, isCanonical } from '../base/bits.js';
 import { MAXPHYADDR } from '../memory/paging.js';
 import type { Ram } from '../memory/ram.js';
-import { type FieldName, ROW } from './fields.js';
+import { type FieldName, FIELDS, ROW } from './fields.js';
 import { PROC, SECONDARY } from './controls.js';
-import type { CurrentVmcs } from './vmcs.js';
+import { ALL_TOPICS, type CurrentVmcs, MAX_TOPICS } from './vmcs.js';
 
 export type CheckGroup = 'controls' | 'host' | 'guest' | 'msrLoad';
 
@@ -35,6 +35,7 @@ export const TOPICS = {
   guestPdptes: { group: 'guest', sdm: 'Checks on Guest Page-Directory-Pointer-Table Entries' },
 } as const satisfies Record<string, { group: CheckGroup; sdm: string }>;
 export type Topic = keyof typeof TOPICS;
+if (Object.keys(TOPICS).length > MAX_TOPICS) throw new Error('too many topics of entry checks');
 
 /** Field values that break a rule when written over a valid VMCS; a function is given the valid value. */
 export type Violation = Readonly<Partial<Record<FieldName, bigint | ((valid: bigint) => bigint)>>>;
@@ -61,24 +62,29 @@ export interface CheckRow {
 export class CheckView {
   readonly fields: CurrentVmcs;
   readonly ram: Ram;
-  private bit = 0;
+  private at = -1;
 
   constructor(fields: CurrentVmcs, ram: Ram) {
     this.fields = fields;
     this.ram = ram;
   }
 
-  /** Notes which fields the topic of this bit reads from here on. */
-  trace(bit: number): void {
-    this.bit = bit;
+  /** Notes what this topic reads from here on; -1 stops it. */
+  trace(topic: number): void {
+    this.at = topic * FIELDS.length;
   }
+  /** Low half; arithmetic flags of RFLAGS read as 0. */
   lo(row: number): number {
-    this.fields.readBy[row] |= this.bit;
-    return this.fields.lo32(row);
+    return this.bits(row, 0xffff_ffff);
   }
   hi(row: number): number {
-    this.fields.readBy[row] |= this.bit;
+    if (this.at >= 0) this.fields.readHi[this.at + row] = 0xffff_ffff;
     return this.fields.hi32(row);
+  }
+  /** The bits of the low half that `mask` names; only they make the topic depend on the field. */
+  bits(row: number, mask: number): number {
+    if (this.at >= 0) this.fields.readLo[this.at + row] |= mask;
+    return ((row === ROW.guestRflags ? this.fields.systemFlags() : this.fields.lo32(row)) & mask) >>> 0;
   }
   /** Exact below 2^53. */
   number(row: number): number {
@@ -86,14 +92,14 @@ export class CheckView {
   }
   /** Any of the bits of the low half. */
   any(row: number, mask: number): boolean {
-    return (this.lo(row) & mask) !== 0;
+    return this.bits(row, mask) !== 0;
   }
   canonical(row: number): boolean {
     return isCanonical(this.lo(row), this.hi(row) | 0);
   }
   /** A physical address of at most the processor's width, aligned to 2^bits. */
   physical(row: number, bits: number): boolean {
-    return (this.lo(row) & ((1 << bits) - 1)) === 0 && this.hi(row) < PHYSICAL_HIGH;
+    return this.bits(row, (1 << bits) - 1) === 0 && this.hi(row) < PHYSICAL_HIGH;
   }
 
   pin(mask: number): boolean {
@@ -130,12 +136,12 @@ export const PHYSICAL_HIGH = 2 ** (MAXPHYADDR - 32);
 /** Runs the rules of the out-of-date topics in order; the first violated rule, or undefined. */
 export class CheckRunner {
   readonly view: CheckView;
-  private readonly topics: readonly { readonly bit: number; readonly rows: readonly CheckRow[] }[];
+  private readonly topics: readonly (readonly CheckRow[])[];
   private readonly volatile: readonly CheckRow[];
 
   constructor(view: CheckView, rows: readonly CheckRow[]) {
     this.view = view;
-    this.topics = Object.keys(TOPICS).map((topic, i) => ({ bit: 1 << i, rows: rows.filter((r) => r.topic === topic) }));
+    this.topics = Object.keys(TOPICS).map((topic) => rows.filter((r) => r.topic === topic));
     this.volatile = rows.filter((r) => r.volatile);
   }
 
@@ -143,23 +149,22 @@ export class CheckRunner {
     const { view } = this;
     const { fields } = view;
     for (const row of this.volatile) {
-      if ((row.when === undefined || row.when(view)) && row.fails(view)) fields.dirtyTopics = 0xffff_ffff;
+      if ((row.when === undefined || row.when(view)) && row.fails(view)) fields.dirtyTopics = ALL_TOPICS;
     }
     if (fields.dirtyTopics === 0) return undefined;
-    for (const { bit, rows } of this.topics) {
-      if ((fields.dirtyTopics & bit) === 0) continue;
-      view.trace(bit);
-      for (const row of rows) {
-        if ((row.when === undefined || row.when(view)) && row.fails(view)) {
-          view.trace(0);
-          return row;
-        }
+    let broken: CheckRow | undefined;
+    for (let topic = 0; topic < this.topics.length && broken === undefined; topic++) {
+      if (((fields.dirtyTopics >>> topic) & 1) === 0) continue;
+      view.trace(topic);
+      const rows = this.topics[topic];
+      for (let i = 0; i < rows.length && broken === undefined; i++) {
+        const row = rows[i];
+        if ((row.when === undefined || row.when(view)) && row.fails(view)) broken = row;
       }
-      fields.dirtyTopics &= ~bit;
+      if (broken === undefined) fields.dirtyTopics &= ~(1 << topic);
     }
-    view.trace(0);
-    fields.dirtyTopics = 0;
-    return undefined;
+    view.trace(-1);
+    return broken;
   }
 }
 

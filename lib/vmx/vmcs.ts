@@ -9,11 +9,14 @@
 import { InvariantError } from '../base/error.js';
 import { readRflags, writeRflags } from '../cpu/rflags.js';
 import type { Cpu } from '../cpu/core.js';
-import { FLAG } from '../isa/state.js';
+import { FLAG, S } from '../isa/state.js';
 import { isOffered } from './controls.js';
 import { FIELDS, type FieldEncoding, ROW, ROW_OF_ENCODING } from './fields.js';
 
 const N = FIELDS.length;
+/** Number of topics of entry checks there is room for. */
+export const MAX_TOPICS = 14;
+export const ALL_TOPICS = (1 << MAX_TOPICS) - 1;
 
 /** State offset of a live field, or -1. */
 const AT = Int16Array.from(FIELDS, (f) => f.at ?? -1);
@@ -59,10 +62,11 @@ export class CurrentVmcs {
   live: Vmcs | undefined;
   /** RFLAGS.RF of the saved guest state; the engines do not model RF, so it is kept here while live. */
   resumeFlag = false;
-  /** Check topics that read each field on their last run; see `checks.ts`. */
-  readonly readBy = new Uint32Array(N);
+  /** Bits of each field's halves that each check topic read on its last runs, by topic and row; see `checks.ts`. */
+  readonly readLo = new Uint32Array(MAX_TOPICS * N);
+  readonly readHi = new Uint32Array(MAX_TOPICS * N);
   /** Check topics to run again. */
-  dirtyTopics = 0xffff_ffff;
+  dirtyTopics = ALL_TOPICS;
   /** `STALE` bits collected since the last entry. */
   stale = 0xff;
 
@@ -86,7 +90,7 @@ export class CurrentVmcs {
       this.hi = vmcs.hi;
     }
     this.isLive = vmcs !== undefined && this.live === vmcs;
-    this.dirtyTopics = 0xffff_ffff;
+    this.dirtyTopics = ALL_TOPICS;
     this.stale = 0xff;
   }
 
@@ -181,24 +185,29 @@ export class CurrentVmcs {
     const newLo = (lo & mask) >>> 0;
     const newHi = WIDE[row] === 0 ? 0 : hi >>> 0;
     const at = AT[row];
-    if (at >= 0 && this.isLive) {
-      if (row === ROW.guestRflags) {
-        if (this.rflags() >>> 0 === newLo && this.oddFlagsHigh === newHi) return;
-        this.setRflags(newLo, newHi);
-      } else {
-        const i = (this.cpu.at + at) >>> 2;
-        const u32 = this.cpu.u32;
-        if (u32[i] === newLo && (WIDE[row] === 0 || u32[i + 1] === newHi)) return;
-        u32[i] = newLo;
-        if (WIDE[row] !== 0) u32[i + 1] = newHi;
-      }
-    } else {
-      if (this.lo[row] === newLo && this.hi[row] === newHi) return;
+    const diffLo = this.lo32(row) ^ newLo;
+    const diffHi = this.hi32(row) ^ newHi;
+    if ((diffLo | diffHi) === 0) return;
+    if (at < 0 || !this.isLive) {
       this.lo[row] = newLo;
       this.hi[row] = newHi;
+    } else if (row === ROW.guestRflags) {
+      this.setRflags(newLo, newHi);
+    } else {
+      const i = (this.cpu.at + at) >>> 2;
+      this.cpu.u32[i] = newLo;
+      if (WIDE[row] !== 0) this.cpu.u32[i + 1] = newHi;
     }
-    this.dirtyTopics = (this.dirtyTopics | this.readBy[row]) >>> 0;
     this.stale |= EFFECT[row];
+    for (let topic = 0, i = row; topic < MAX_TOPICS; topic++, i += N) {
+      if (((this.readLo[i] & diffLo) | (this.readHi[i] & diffHi)) !== 0) this.dirtyTopics |= 1 << topic;
+    }
+  }
+
+  /** RFLAGS without the arithmetic flags, which are costly and of no interest to entry checks. */
+  systemFlags(): number {
+    if (!this.isLive) return this.lo[ROW.guestRflags];
+    return ((this.cpu.get32(S.eflags) | 2 | (this.resumeFlag ? FLAG.rf : 0)) ^ this.oddFlags) >>> 0;
   }
 }
 

@@ -33,9 +33,13 @@ describe.skipIf(runner === undefined)('this processor', () => {
     });
     if (recording) {
       const cpuinfo = readFileSync('/proc/cpuinfo', 'utf8');
-      const field = (name: string): string => new RegExp(`^${name}\\s*: (.*)$`, 'm').exec(cpuinfo)?.[1] ?? 'unknown';
+      const field = (name: string): string =>
+        new RegExp(`^${name}\\s*: (.*)$`, 'm').exec(cpuinfo)?.[1] ?? 'unknown';
       const processor = `${field('model name')} (family ${field('cpu family')}, model ${field('model')}, stepping ${field('stepping')})`;
-      const file = encodeVectors({ processor, date: new Date().toISOString().slice(0, 10), seed: SEED, count }, results);
+      const file = encodeVectors(
+        { processor, date: new Date().toISOString().slice(0, 10), seed: SEED, count },
+        results,
+      );
       const folder = new URL('../../data/vectors/', import.meta.url);
       mkdirSync(folder, { recursive: true });
       writeFileSync(new URL('fpu.bin.gz', folder), file);

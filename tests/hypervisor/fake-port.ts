@@ -97,9 +97,8 @@ export class FakePort implements VmxPort {
   enter(instruction: 'vmlaunch' | 'vmresume'): EntryOutcome {
     this.entered.push(instruction);
     const visit = this.script.shift();
-    if (visit === undefined) return { limit: true };
     this.vmwrite32(VMCS.idtVectoringInfo, 0);
-    const outcome = visit(this);
+    const outcome: EntryOutcome = visit === undefined ? { limit: true } : visit(this);
     // the hardware clears the valid bit
     this.vmwrite32(VMCS.entryInterruptionInfo, this.vmread32(VMCS.entryInterruptionInfo) & 0x7fffffff);
     return outcome;

@@ -19,7 +19,7 @@ export const recordingMmu = (): RecordingMmu => {
     result: 'fixed',
     mmio: undefined,
     retry: false,
-    reload: () => {},
+    reload: () => true,
     pageFault(address, code) {
       calls.push(`pageFault ${address.toString(16)} ${code}`);
       return mmu.result;

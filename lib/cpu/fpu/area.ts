@@ -8,7 +8,7 @@ import { CR0, CR4, S, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { loadImage, openImage, storeImage } from './image.js';
-import { MXCSR_MASK, MXCSR_RESET } from './sse-status.js';
+import { MXCSR_MASK } from './sse-status.js';
 import { initX87, setControl } from './x87-env.js';
 import { seOf, setRegister, sigOf, top } from './x87-state.js';
 
@@ -58,7 +58,12 @@ const restoreX87 = (cpu: Cpu, view: DataView, wide: boolean): void => {
   cpu.set64(S.fip, wide ? view.getBigUint64(8, true) : BigInt(view.getUint32(8, true)));
   cpu.set64(S.fdp, wide ? view.getBigUint64(16, true) : BigInt(view.getUint32(16, true)));
   for (let i = 0; i < 8; i++) {
-    setRegister(cpu, (top(cpu) + i) & 7, view.getBigUint64(32 + 16 * i, true), view.getUint16(40 + 16 * i, true));
+    setRegister(
+      cpu,
+      (top(cpu) + i) & 7,
+      view.getBigUint64(32 + 16 * i, true),
+      view.getUint16(40 + 16 * i, true),
+    );
   }
 };
 const restoreXmm = (cpu: Cpu, image: Uint8Array): void => {
@@ -136,7 +141,8 @@ const xrstor: Helper = (cpu) => {
   const view = new DataView(image.buffer);
   const present = view.getBigUint64(LEGACY_BYTES, true);
   // XCOMP_BV and the 8 bytes behind it must be 0 in the standard format
-  if (view.getBigUint64(LEGACY_BYTES + 8, true) !== 0n || view.getBigUint64(LEGACY_BYTES + 16, true) !== 0n) return cpu.gp();
+  if (view.getBigUint64(LEGACY_BYTES + 8, true) !== 0n || view.getBigUint64(LEGACY_BYTES + 16, true) !== 0n)
+    return cpu.gp();
   if ((present & ~cpu.get64(S.xcr0)) !== 0n) return cpu.gp();
   const rfbm = requested(cpu);
   const mxcsr = view.getUint32(24, true);
@@ -167,13 +173,11 @@ const xgetbv: Helper = (cpu) => {
   return true;
 };
 
-/** Floating-point state after power-up, reset and INIT alike (SDM volume 3, "Processor State After Reset"). */
-export const resetFpu = (cpu: Cpu): void => {
-  initX87(cpu);
-  cpu.set32(S.fcw, 0x40);
-  cpu.set32(S.ftw, 0);
-  cpu.set32(S.mxcsr, MXCSR_RESET);
-  cpu.set64(S.xcr0, 1n);
+export const AREA_HELPERS: Readonly<Record<string, Helper>> = {
+  fxsave,
+  fxrstor,
+  xsave,
+  xsaveopt: xsave,
+  xrstor,
+  xgetbv,
 };
-
-export const AREA_HELPERS: Readonly<Record<string, Helper>> = { fxsave, fxrstor, xsave, xsaveopt: xsave, xrstor, xgetbv };

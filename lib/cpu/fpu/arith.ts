@@ -5,7 +5,21 @@
  * "Rules for handling NaNs": `'sse'` returns the first NaN operand, `'x87'` the QNaN or the larger significand.
  */
 import {
-  bitLength, DEFAULT_NAN, FE, type Float, type Format, finite, infinity, isNan, isZero, KIND, quiet, roundShift, roundTo, type Status, zero,
+  bitLength,
+  DEFAULT_NAN,
+  FE,
+  type Float,
+  type Format,
+  finite,
+  infinity,
+  isNan,
+  isZero,
+  KIND,
+  quiet,
+  roundShift,
+  roundTo,
+  type Status,
+  zero,
 } from './softfloat.js';
 
 export type NanRule = 'sse' | 'x87';
@@ -145,7 +159,8 @@ export const UNORDERED = 2;
 /** Compares with flags: -1, 0, 1 or UNORDERED. @param signaling QNaNs are invalid too */
 export const compare = (s: Status, a: Float, b: Float, signaling: boolean): -1 | 0 | 1 | 2 => {
   if (isNan(a) || isNan(b)) {
-    if (signaling || (a.kind !== KIND.qnan && isNan(a)) || (b.kind !== KIND.qnan && isNan(b))) s.flags |= FE.invalid;
+    if (signaling || (a.kind !== KIND.qnan && isNan(a)) || (b.kind !== KIND.qnan && isNan(b)))
+      s.flags |= FE.invalid;
     return UNORDERED;
   }
   noteDenormal(s, a, b);

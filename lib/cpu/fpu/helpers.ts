@@ -1,16 +1,17 @@
 /** The helpers of x87, MMX and SSE instructions and of their state, for the table of an engine. */
-import { ACCESS, LEFT } from '../../memory/access.js';
+
 import { u64 } from '../../base/bits.js';
+import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Helper, HelperTable } from '../helpers.js';
 import { AREA_HELPERS } from './area.js';
 import { SSE_ARITHMETIC } from './sse-arith.js';
 import { SSE_CONVERSIONS } from './sse-convert.js';
 import { checkSse, ldmxcsr } from './sse-status.js';
+import { X87_HELPERS } from './x87.js';
 import { X87_CONTROL } from './x87-env.js';
 import { X87_FUNCTIONS } from './x87-functions.js';
-import { X87_STORES } from './x87-store.js';
-import { X87_HELPERS } from './x87.js';
 import { checkMmx, checkWait, checkX87 } from './x87-state.js';
+import { X87_STORES } from './x87-store.js';
 
 /**
  * MASKMOVDQU and MASKMOVQ. Arguments: linear address, data, mask (128 bits each). Bytes are written whose mask byte has

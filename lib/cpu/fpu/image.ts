@@ -8,7 +8,12 @@ import type { Cpu } from '../core.js';
 const PAGE = 4096n;
 
 /** Linear-memory addresses of the (at most two) pieces of a run that is shorter than a page; false with a fault recorded. */
-const pieces = (cpu: Cpu, linear: bigint, size: number, kind: 0 | 1): readonly (readonly [number, number])[] | false => {
+const pieces = (
+  cpu: Cpu,
+  linear: bigint,
+  size: number,
+  kind: 0 | 1,
+): readonly (readonly [number, number])[] | false => {
   const first = Math.min(size, Number(PAGE - (linear & (PAGE - 1n))));
   const found: [number, number][] = [];
   for (let done = 0; done < size; done += found[found.length - 1][1]) {
@@ -36,7 +41,8 @@ export const loadImage = (cpu: Cpu, linear: bigint, size: number): Uint8Array | 
 
 /** Where a store goes; obtained before anything changes. */
 export type Target = readonly (readonly [number, number])[];
-export const openImage = (cpu: Cpu, linear: bigint, size: number): Target | false => pieces(cpu, linear, size, ACCESS.write);
+export const openImage = (cpu: Cpu, linear: bigint, size: number): Target | false =>
+  pieces(cpu, linear, size, ACCESS.write);
 export const storeImage = (cpu: Cpu, target: Target, image: Uint8Array): void => {
   let done = 0;
   for (const [at, n] of target) {

@@ -11,7 +11,13 @@ export const FE = { invalid: 1, denormal: 2, zero: 4, overflow: 8, underflow: 0x
 /** Rounding control values of MXCSR and FCW. */
 export const ROUND = { nearest: 0, down: 1, up: 2, truncate: 3 } as const;
 
-export const KIND = { finite: 0, infinity: 1, qnan: 2, snan: 3, /** f80 encodings that no longer exist */ unsupported: 4 } as const;
+export const KIND = {
+  finite: 0,
+  infinity: 1,
+  qnan: 2,
+  snan: 3,
+  /** f80 encodings that no longer exist */ unsupported: 4,
+} as const;
 
 export interface Float {
   readonly kind: number;
@@ -50,11 +56,29 @@ export interface Status {
   up: boolean;
 }
 
-export const finite = (sign: number, sig: bigint, exp: number, denormal = false): Float => ({ kind: KIND.finite, sign, sig, exp, denormal });
+export const finite = (sign: number, sig: bigint, exp: number, denormal = false): Float => ({
+  kind: KIND.finite,
+  sign,
+  sig,
+  exp,
+  denormal,
+});
 export const zero = (sign: number): Float => ({ kind: KIND.finite, sign, sig: 0n, exp: 0, denormal: false });
-export const infinity = (sign: number): Float => ({ kind: KIND.infinity, sign, sig: 0n, exp: 0, denormal: false });
+export const infinity = (sign: number): Float => ({
+  kind: KIND.infinity,
+  sign,
+  sig: 0n,
+  exp: 0,
+  denormal: false,
+});
 /** The QNaN floating-point indefinite. */
-export const DEFAULT_NAN: Float = { kind: KIND.qnan, sign: 1, sig: 0xc000_0000_0000_0000n, exp: 0, denormal: false };
+export const DEFAULT_NAN: Float = {
+  kind: KIND.qnan,
+  sign: 1,
+  sig: 0xc000_0000_0000_0000n,
+  exp: 0,
+  denormal: false,
+};
 export const isNan = (a: Float): boolean => a.kind >= KIND.qnan;
 export const isZero = (a: Float): boolean => a.kind === KIND.finite && a.sig === 0n;
 
@@ -89,7 +113,13 @@ export interface Rounded {
   readonly up: boolean;
 }
 /** sig / 2^drop as an integer. `sticky`: the true value is a little above `sig`. */
-export const roundShift = (rounding: number, sign: number, sig: bigint, drop: number, sticky = false): Rounded => {
+export const roundShift = (
+  rounding: number,
+  sign: number,
+  sig: bigint,
+  drop: number,
+  sticky = false,
+): Rounded => {
   if (drop <= 0) {
     const exact = sig << BigInt(-drop);
     if (!sticky) return { sig: exact, inexact: false, up: false };
@@ -112,7 +142,14 @@ const WRAP = 24576;
  * Rounds sign × sig × 2^exp (sig > 0) to a format and reports overflow, underflow and inexactness. A finite result has
  * exactly `f.p` significant bits, or fewer and the exponent of the denormals.
  */
-export const roundTo = (s: Status, f: Format, sign: number, sig: bigint, exp: number, sticky = false): Float => {
+export const roundTo = (
+  s: Status,
+  f: Format,
+  sign: number,
+  sig: bigint,
+  exp: number,
+  sticky = false,
+): Float => {
   const bits = bitLength(sig);
   let e = exp + bits - 1;
   let at = exp;
@@ -173,8 +210,15 @@ export const roundFloat = (s: Status, f: Format, a: Float): Float => {
 
 const INTEGER_BIT = 1n << 63n;
 const QUIET_BIT = 1n << 62n;
-export const quiet = (a: Float): Float => (a.kind === KIND.snan ? { ...a, kind: KIND.qnan, sig: a.sig | QUIET_BIT } : a);
-const nan = (sign: number, sig: bigint): Float => ({ kind: (sig & QUIET_BIT) !== 0n ? KIND.qnan : KIND.snan, sign, sig: sig | INTEGER_BIT, exp: 0, denormal: false });
+export const quiet = (a: Float): Float =>
+  a.kind === KIND.snan ? { ...a, kind: KIND.qnan, sig: a.sig | QUIET_BIT } : a;
+const nan = (sign: number, sig: bigint): Float => ({
+  kind: (sig & QUIET_BIT) !== 0n ? KIND.qnan : KIND.snan,
+  sign,
+  sig: sig | INTEGER_BIT,
+  exp: 0,
+  denormal: false,
+});
 
 const unpackBinary = (bits: bigint, fraction: number, top: number, daz: boolean): Float => {
   const sig = BigInt.asUintN(fraction, bits);

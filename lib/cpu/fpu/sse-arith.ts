@@ -9,7 +9,21 @@ import { S } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { add, compare, div, mul, order, sqrt, sub, UNORDERED } from './arith.js';
-import { F32, F64, FE, type Float, type Format, isNan, isZero, KIND, pack32, pack64, type Status, unpack32, unpack64 } from './softfloat.js';
+import {
+  F32,
+  F64,
+  FE,
+  type Float,
+  type Format,
+  isNan,
+  isZero,
+  KIND,
+  pack32,
+  pack64,
+  type Status,
+  unpack32,
+  unpack64,
+} from './softfloat.js';
 import { native, native32, native64, OP, type Op } from './sse-native.js';
 import { finishSse, sseStatus } from './sse-status.js';
 
@@ -58,7 +72,13 @@ const doubles =
     const to = (cpu.at + S.result) >>> 3;
     for (let i = 0; i < lanes; i++) {
       if (nearest) {
-        const r = native64(op, f64[from + i], f64[from + lanes + i], ((mxcsr | s.flags) & PE) !== 0, (s.masks & PE) !== 0);
+        const r = native64(
+          op,
+          f64[from + i],
+          f64[from + lanes + i],
+          ((mxcsr | s.flags) & PE) !== 0,
+          (s.masks & PE) !== 0,
+        );
         if (r !== undefined) {
           if (native.inexact) s.flags |= PE;
           f64[to + i] = r;
@@ -102,7 +122,9 @@ const singles =
 
 /** CMPccPS …: predicates EQ LT LE UNORD, and their negations; bit set of the orders -1, 0, 1, unordered that are true. */
 const holds = (predicate: number, relation: number): boolean => {
-  const truth = [relation === 0, relation === -1, relation === -1 || relation === 0, relation === UNORDERED][predicate & 3];
+  const truth = [relation === 0, relation === -1, relation === -1 || relation === 0, relation === UNORDERED][
+    predicate & 3
+  ];
   return (predicate & 4) !== 0 ? !truth : truth;
 };
 const signals = (predicate: number): boolean => (predicate & 3) === 1 || (predicate & 3) === 2;
@@ -114,7 +136,12 @@ const compareDoubles =
     const s = sseStatus(cpu.get32(S.mxcsr));
     const predicate = cpu.arg32(2 * lanes) & 7;
     for (let i = 0; i < lanes; i++) {
-      const relation = compare(s, unpack64(cpu.arg64(i), s.daz), unpack64(cpu.arg64(i + lanes), s.daz), signals(predicate));
+      const relation = compare(
+        s,
+        unpack64(cpu.arg64(i), s.daz),
+        unpack64(cpu.arg64(i + lanes), s.daz),
+        signals(predicate),
+      );
       cpu.result64(i, holds(predicate, relation) ? 0xffff_ffff_ffff_ffffn : 0n);
     }
     return finishSse(cpu, s);
@@ -137,7 +164,8 @@ const compareSingles =
   };
 
 /** ZF, PF, CF of a relation as (U)COMI and FCOMI set them; the other arithmetic flags are cleared. */
-export const relationFlags = (relation: number): number => (relation === UNORDERED ? 0x45 : relation === 0 ? 0x40 : relation === -1 ? 1 : 0);
+export const relationFlags = (relation: number): number =>
+  relation === UNORDERED ? 0x45 : relation === 0 ? 0x40 : relation === -1 ? 1 : 0;
 
 const MIN_NORMAL = 2 ** -1022;
 const comi =
@@ -154,7 +182,10 @@ const comi =
     }
     const s = sseStatus(cpu.get32(S.mxcsr));
     const unpack = double ? unpack64 : unpack32;
-    cpu.result32(0, relationFlags(compare(s, unpack(cpu.arg64(0), s.daz), unpack(cpu.arg64(1), s.daz), signaling)));
+    cpu.result32(
+      0,
+      relationFlags(compare(s, unpack(cpu.arg64(0), s.daz), unpack(cpu.arg64(1), s.daz), signaling)),
+    );
     return finishSse(cpu, s);
   };
 

@@ -6,7 +6,22 @@ import { S } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { fromInteger, toInteger } from './arith.js';
-import { F32, F64, FE, type Float, type Format, isNan, pack32, pack64, quiet, ROUND, roundFloat, type Status, unpack32, unpack64 } from './softfloat.js';
+import {
+  F32,
+  F64,
+  FE,
+  type Float,
+  type Format,
+  isNan,
+  pack32,
+  pack64,
+  quiet,
+  ROUND,
+  roundFloat,
+  type Status,
+  unpack32,
+  unpack64,
+} from './softfloat.js';
 import { finishSse, sseStatus } from './sse-status.js';
 
 const low = (v: bigint): bigint => BigInt.asUintN(32, v);
@@ -46,12 +61,19 @@ const int64 = (s: Status, bits: bigint): bigint => toInteger(s, unpack64(bits, s
 const LIMIT: Readonly<Record<number, number>> = { 32: 2 ** 31, 64: 2 ** 52 };
 /** CVTSD2SI and CVTTSD2SI, with a shortcut for values whose conversion is exact or merely inexact. */
 const doubleToInteger = (width: 32 | 64, truncate: boolean): Helper => {
-  const exactly = convert((s, cpu) => cpu.result64(0, toInteger(s, unpack64(cpu.arg64(0), s.daz), width)), truncate);
+  const exactly = convert(
+    (s, cpu) => cpu.result64(0, toInteger(s, unpack64(cpu.arg64(0), s.daz), width)),
+    truncate,
+  );
   return (cpu) => {
     const v = cpu.ram.f64[(cpu.at + S.arg) >>> 3];
     const t = Math.trunc(v);
     const mxcsr = cpu.get32(S.mxcsr);
-    if (!(Math.abs(v) < LIMIT[width]) || (t !== v && (!truncate || (mxcsr & 0x1000) === 0 || Math.abs(v) < 1e-300))) return exactly(cpu);
+    if (
+      !(Math.abs(v) < LIMIT[width]) ||
+      (t !== v && (!truncate || (mxcsr & 0x1000) === 0 || Math.abs(v) < 1e-300))
+    )
+      return exactly(cpu);
     if (t !== v) cpu.set32(S.mxcsr, mxcsr | FE.inexact);
     cpu.result64(0, BigInt.asUintN(width, BigInt(t)));
     return true;
@@ -80,7 +102,8 @@ const spread = (f: (s: Status, v: bigint) => bigint): Helper =>
 /** Two 64-bit lanes become two 32-bit lanes. */
 const gather = (f: (s: Status, v: bigint) => bigint, truncate = false): Helper =>
   convert((s, cpu) => cpu.result64(0, join(f(s, cpu.arg64(0)), f(s, cpu.arg64(1)))), truncate);
-const one = (f: (s: Status, v: bigint) => bigint, truncate = false): Helper => convert((s, cpu) => cpu.result64(0, f(s, cpu.arg64(0))), truncate);
+const one = (f: (s: Status, v: bigint) => bigint, truncate = false): Helper =>
+  convert((s, cpu) => cpu.result64(0, f(s, cpu.arg64(0))), truncate);
 
 export const SSE_CONVERSIONS: Readonly<Record<string, Helper>> = {
   cvtss2sd: one(widen),

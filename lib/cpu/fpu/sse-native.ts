@@ -54,7 +54,13 @@ const zeroIsExact = (op: Op, a: number): boolean => op <= OP.sub || a === 0 || o
  * @param sticky inexactness is flagged already, so it need not be decided
  * @param mayRound inexactness is masked
  */
-export const native64 = (op: Op, a: number, b: number, sticky: boolean, mayRound: boolean): number | undefined => {
+export const native64 = (
+  op: Op,
+  a: number,
+  b: number,
+  sticky: boolean,
+  mayRound: boolean,
+): number | undefined => {
   if (!plain(a, MIN64, MAX64) || !plain(b, MIN64, MAX64)) return undefined;
   const r = compute(op, a, b);
   if (!plain(r, MIN64, MAX64) || (r === 0 && !zeroIsExact(op, a) && b !== 0)) return undefined;
@@ -69,7 +75,15 @@ export const native64 = (op: Op, a: number, b: number, sticky: boolean, mayRound
     case OP.mul:
     case OP.div:
       if (op === OP.div && b === 0) return undefined;
-      if (Number.isInteger(a) && Number.isInteger(b) && Number.isInteger(r) && Math.abs(r) <= INTEGER_LIMIT && (op === OP.mul || r * b === a) && Math.abs(a) <= INTEGER_LIMIT) break;
+      if (
+        Number.isInteger(a) &&
+        Number.isInteger(b) &&
+        Number.isInteger(r) &&
+        Math.abs(r) <= INTEGER_LIMIT &&
+        (op === OP.mul || r * b === a) &&
+        Math.abs(a) <= INTEGER_LIMIT
+      )
+        break;
       if (!sticky) return undefined;
       inexact = true;
       break;

@@ -25,7 +25,10 @@ let pi = 0n;
 let ln2 = 0n;
 /** Machin's formula. */
 export const piFixed = (f: bigint): bigint => {
-  if (pi === 0n) pi = 16n * oddSeries(reciprocal(5n), CONSTANT_BITS, true) - 4n * oddSeries(reciprocal(239n), CONSTANT_BITS, true);
+  if (pi === 0n)
+    pi =
+      16n * oddSeries(reciprocal(5n), CONSTANT_BITS, true) -
+      4n * oddSeries(reciprocal(239n), CONSTANT_BITS, true);
   return pi >> (CONSTANT_BITS - f);
 };
 export const ln2Fixed = (f: bigint): bigint => {

@@ -8,7 +8,17 @@ import { CR0, FLAG, S } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { loadImage, openImage, storeImage } from './image.js';
-import { checkAvailable, FCW_RESET, FSW, moveTop, seOf, setRegister, sigOf, summarize, top } from './x87-state.js';
+import {
+  checkAvailable,
+  FCW_RESET,
+  FSW,
+  moveTop,
+  seOf,
+  setRegister,
+  sigOf,
+  summarize,
+  top,
+} from './x87-state.js';
 
 /** FNINIT without its check; also what FNSAVE leaves. */
 export const initX87 = (cpu: Cpu): void => {
@@ -46,7 +56,8 @@ export const setControl = (cpu: Cpu, fcw: number): void => {
   summarize(cpu);
 };
 
-const isReal = (cpu: Cpu): boolean => (cpu.get32(S.cr0) & CR0.pe) === 0 || (cpu.get32(S.eflags) & FLAG.vm) !== 0;
+const isReal = (cpu: Cpu): boolean =>
+  (cpu.get32(S.cr0) & CR0.pe) === 0 || (cpu.get32(S.eflags) & FLAG.vm) !== 0;
 /** Argument 1 is the operand size; 64 acts as 32. */
 const isWide = (cpu: Cpu): boolean => cpu.arg32(1) !== 16;
 
@@ -56,7 +67,9 @@ const environment = (cpu: Cpu): Uint8Array => {
   const fop = cpu.get32(S.fop) & 0x7ff;
   const words = [cpu.get32(S.fcw), cpu.get32(S.fsw), fullTags(cpu)];
   if (!isWide(cpu)) {
-    const rest = isReal(cpu) ? [fip, ((fip >>> 4) & 0xf000) | fop, fdp, (fdp >>> 4) & 0xf000] : [fip, 0, fdp, 0];
+    const rest = isReal(cpu)
+      ? [fip, ((fip >>> 4) & 0xf000) | fop, fdp, (fdp >>> 4) & 0xf000]
+      : [fip, 0, fdp, 0];
     return new Uint8Array(Uint16Array.from([...words, ...rest]).buffer);
   }
   const high = 0xffff_0000;
@@ -128,7 +141,12 @@ const frstor: Helper = (cpu) => {
   setEnvironment(cpu, image);
   const view = new DataView(image.buffer);
   for (let i = 0; i < 8; i++) {
-    setRegister(cpu, (top(cpu) + i) & 7, view.getBigUint64(head + 10 * i, true), view.getUint16(head + 10 * i + 8, true));
+    setRegister(
+      cpu,
+      (top(cpu) + i) & 7,
+      view.getBigUint64(head + 10 * i, true),
+      view.getUint16(head + 10 * i + 8, true),
+    );
   }
   return true;
 };

@@ -8,9 +8,38 @@
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { invalid, order, propagate } from './arith.js';
-import { bitLength, DEFAULT_NAN, F80, FE, type Float, finite, infinity, isNan, isZero, KIND, pack80, roundFloat, roundTo, type Status, zero } from './softfloat.js';
+import {
+  bitLength,
+  DEFAULT_NAN,
+  F80,
+  FE,
+  type Float,
+  finite,
+  infinity,
+  isNan,
+  isZero,
+  KIND,
+  pack80,
+  roundFloat,
+  roundTo,
+  type Status,
+  zero,
+} from './softfloat.js';
 import { atanFixed, expMinus1, ln2Fixed, logRatio, piFixed, sinCosFixed } from './transcendental.js';
-import { FSW, isEmpty, noteInstruction, pop, pushRaw, raise, readSt, setConditions, underflow, writeSt, x87Status, room } from './x87-state.js';
+import {
+  FSW,
+  isEmpty,
+  noteInstruction,
+  pop,
+  pushRaw,
+  raise,
+  readSt,
+  room,
+  setConditions,
+  underflow,
+  writeSt,
+  x87Status,
+} from './x87-state.js';
 
 const ONE = finite(0, 1n, 0);
 /** Exponent of the leading bit. */
@@ -20,7 +49,8 @@ const noteDenormal = (s: Status, a: Float, b: Float = a): void => {
 };
 
 /** Rounds v × 2^-f, an inexact value of either sign. */
-const fromFixed = (s: Status, v: bigint, f: number): Float => (v < 0n ? roundTo(s, F80, 1, -v, -f, true) : roundTo(s, F80, 0, v, -f, true));
+const fromFixed = (s: Status, v: bigint, f: number): Float =>
+  v < 0n ? roundTo(s, F80, 1, -v, -f, true) : roundTo(s, F80, 0, v, -f, true);
 /** Rounds a value whose magnitude is a little below or above that of `a`. */
 const beside = (s: Status, a: Float, above: boolean): Float => {
   const sig = a.sig << 128n;
@@ -204,7 +234,12 @@ const reduced = (x: Float): Reduced => {
   }
   const [sinR, cos] = sinCosFixed(r, f);
   const sin = negative ? -sinR : sinR;
-  const [a, b] = [[sin, cos], [cos, -sin], [-sin, -cos], [-cos, sin]][Number(quadrant & 3n)];
+  const [a, b] = [
+    [sin, cos],
+    [cos, -sin],
+    [-sin, -cos],
+    [-cos, sin],
+  ][Number(quadrant & 3n)];
   return { sin: x.sign === 1 ? -a : a, cos: b, bits };
 };
 
@@ -344,7 +379,9 @@ const remainder = (s: Status, a: Float, b: Float, nearest: boolean): readonly [F
     sign ^= 1;
   }
   const bits = Number(q & 7n);
-  const conditions = partial ? FSW.c2 : ((bits & 4) !== 0 ? FSW.c0 : 0) | ((bits & 2) !== 0 ? FSW.c3 : 0) | ((bits & 1) !== 0 ? FSW.c1 : 0);
+  const conditions = partial
+    ? FSW.c2
+    : ((bits & 4) !== 0 ? FSW.c0 : 0) | ((bits & 2) !== 0 ? FSW.c3 : 0) | ((bits & 1) !== 0 ? FSW.c1 : 0);
   return [rest === 0n ? zero(a.sign) : roundTo(s, F80, sign, rest, low), conditions];
 };
 

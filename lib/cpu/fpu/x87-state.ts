@@ -2,28 +2,47 @@
  * The x87 register stack, status word and exceptions, and the checks before x87, MMX and WAIT instructions.
  *
  * SDM volume 1, "x87 FPU State" and "x87 FPU Floating-Point Exception Handling". `S.ftw` holds 3 for an empty register
- * and 0 for any other; the finer tags are derived when the environment is stored. Exceptions are reported the CR0.NE way
+ * and anything else for a full one; the finer tags are derived when the environment is stored. Exceptions are reported the CR0.NE way
  * only (#MF before the next waiting instruction). FOP, FCS and FDS are not recorded and read 0.
  */
 import { CR0, S, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import { DEFAULT_NAN, FE, type Float, pack80, type Status, unpack80 } from './softfloat.js';
 
-export const FSW = { stackFault: 0x40, es: 0x80, c0: 0x100, c1: 0x200, c2: 0x400, top: 0x3800, c3: 0x4000, busy: 0x8000 } as const;
+export const FSW = {
+  stackFault: 0x40,
+  es: 0x80,
+  c0: 0x100,
+  c1: 0x200,
+  c2: 0x400,
+  top: 0x3800,
+  c3: 0x4000,
+  busy: 0x8000,
+} as const;
 const CONDITION = FSW.c0 | FSW.c1 | FSW.c2 | FSW.c3;
 export const FCW_RESET = 0x37f;
 
 export const x87Status = (cpu: Cpu): Status => {
   const fcw = cpu.get32(S.fcw);
-  return { rounding: (fcw >>> 10) & 3, masks: fcw & 0x3f, daz: false, ftz: false, wrap: true, flags: 0, up: false };
+  return {
+    rounding: (fcw >>> 10) & 3,
+    masks: fcw & 0x3f,
+    daz: false,
+    ftz: false,
+    wrap: true,
+    flags: 0,
+    up: false,
+  };
 };
 
 export const top = (cpu: Cpu): number => (cpu.get32(S.fsw) >>> 11) & 7;
-const setTop = (cpu: Cpu, t: number): void => cpu.set32(S.fsw, (cpu.get32(S.fsw) & ~FSW.top) | ((t & 7) << 11));
+const setTop = (cpu: Cpu, t: number): void =>
+  cpu.set32(S.fsw, (cpu.get32(S.fsw) & ~FSW.top) | ((t & 7) << 11));
 /** Physical number of ST(i). */
 const physical = (cpu: Cpu, i: number): number => (top(cpu) + i) & 7;
 
-export const isEmpty = (cpu: Cpu, i: number): boolean => ((cpu.get32(S.ftw) >>> (2 * physical(cpu, i))) & 3) === 3;
+export const isEmpty = (cpu: Cpu, i: number): boolean =>
+  ((cpu.get32(S.ftw) >>> (2 * physical(cpu, i))) & 3) === 3;
 const setTag = (cpu: Cpu, reg: number, tag: 0 | 3): void => {
   const ftw = cpu.get32(S.ftw);
   cpu.set32(S.ftw, tag === 0 ? ftw & ~(3 << (2 * reg)) : ftw | (3 << (2 * reg)));
@@ -89,7 +108,12 @@ export const raise = (cpu: Cpu, s: Status): boolean => {
 /** Stack underflow or overflow; true when invalid-operation is masked, so that a default result is delivered. */
 const stackFault = (cpu: Cpu, overflow: boolean): boolean => {
   const masked = (cpu.get32(S.fcw) & FE.invalid) !== 0;
-  const fsw = (cpu.get32(S.fsw) & ~FSW.c1) | FE.invalid | FSW.stackFault | (overflow ? FSW.c1 : 0) | (masked ? 0 : FSW.es | FSW.busy);
+  const fsw =
+    (cpu.get32(S.fsw) & ~FSW.c1) |
+    FE.invalid |
+    FSW.stackFault |
+    (overflow ? FSW.c1 : 0) |
+    (masked ? 0 : FSW.es | FSW.busy);
   cpu.set32(S.fsw, fsw);
   return masked;
 };

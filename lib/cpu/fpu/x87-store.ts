@@ -9,8 +9,34 @@ import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { propagate, roundToIntegral, toInteger } from './arith.js';
 import { openImage, storeImage } from './image.js';
-import { bitLength, DEFAULT_NAN, F32, F64, FE, type Float, type Format, isNan, KIND, pack32, pack64, pack80, roundFloat, type Status } from './softfloat.js';
-import { FSW, isEmpty, noteInstruction, pop, raise, rawSt, readSt, setConditions, underflow, x87Status } from './x87-state.js';
+import {
+  bitLength,
+  DEFAULT_NAN,
+  F32,
+  F64,
+  FE,
+  type Float,
+  type Format,
+  isNan,
+  KIND,
+  pack32,
+  pack64,
+  pack80,
+  roundFloat,
+  type Status,
+} from './softfloat.js';
+import {
+  FSW,
+  isEmpty,
+  noteInstruction,
+  pop,
+  raise,
+  rawSt,
+  readSt,
+  setConditions,
+  underflow,
+  x87Status,
+} from './x87-state.js';
 
 const bytesOf = (v: bigint, size: number): Uint8Array => {
   const image = new Uint8Array(size);

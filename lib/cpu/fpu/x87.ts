@@ -7,10 +7,52 @@
 import { S } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
-import { add, compare, div, fromInteger, mul, propagate, roundToIntegral, sqrt, sub, UNORDERED } from './arith.js';
-import { DEFAULT_NAN, FE, type Float, isNan, isZero, KIND, pack80, quiet, type Status, unpack32, unpack64, X87_FORMATS } from './softfloat.js';
+import {
+  add,
+  compare,
+  div,
+  fromInteger,
+  mul,
+  propagate,
+  roundToIntegral,
+  sqrt,
+  sub,
+  UNORDERED,
+} from './arith.js';
+import {
+  DEFAULT_NAN,
+  FE,
+  type Float,
+  isNan,
+  isZero,
+  KIND,
+  pack80,
+  quiet,
+  type Status,
+  unpack32,
+  unpack64,
+  X87_FORMATS,
+} from './softfloat.js';
 import { relationFlags } from './sse-arith.js';
-import { free, FSW, isEmpty, moveTop, noteInstruction, pop, push, pushRaw, raise, rawSt, readSt, room, setConditions, setRawSt, underflow, writeSt, x87Status } from './x87-state.js';
+import {
+  FSW,
+  free,
+  isEmpty,
+  moveTop,
+  noteInstruction,
+  pop,
+  push,
+  pushRaw,
+  raise,
+  rawSt,
+  readSt,
+  room,
+  setConditions,
+  setRawSt,
+  underflow,
+  writeSt,
+  x87Status,
+} from './x87-state.js';
 
 /** The operation field of D8, DA, DC and DE. */
 export const X87_OP = { add: 0, mul: 1, com: 2, comp: 3, sub: 4, subr: 5, div: 6, divr: 7 } as const;
@@ -94,7 +136,9 @@ const arithMemory =
       if (underflow(cpu)) writeSt(cpu, 0, DEFAULT_NAN);
       return true;
     }
-    return compares ? compareWith(cpu, load(cpu), true, count) : arithmetic(cpu, op, 0, load(cpu), x87Status(cpu), 0);
+    return compares
+      ? compareWith(cpu, load(cpu), true, count)
+      : arithmetic(cpu, op, 0, load(cpu), x87Status(cpu), 0);
   };
 const integerOf =
   (arg: number, width: number) =>
@@ -182,7 +226,12 @@ const fldReg: Helper = (cpu) => {
 };
 
 /** FLD1 FLDL2T FLDL2E FLDPI FLDLG2 FLDLN2 FLDZ: significands truncated, and what rounding to nearest or up adds. */
-const CONSTANTS: readonly { readonly sig: bigint; readonly se: number; readonly nearest: 0n | 1n; readonly exact?: true }[] = [
+const CONSTANTS: readonly {
+  readonly sig: bigint;
+  readonly se: number;
+  readonly nearest: 0n | 1n;
+  readonly exact?: true;
+}[] = [
   { sig: 0x8000_0000_0000_0000n, se: 0x3fff, nearest: 0n, exact: true },
   { sig: 0xd49a_784b_cd1b_8afen, se: 0x4000, nearest: 0n },
   { sig: 0xb8aa_3b29_5c17_f0bbn, se: 0x3fff, nearest: 1n },

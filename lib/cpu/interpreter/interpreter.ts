@@ -104,7 +104,9 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
         return LEFT;
       }
       mmu.stackAccess = (word & STACK_ACCESS) !== 0;
-      return mmu.access(lo, hi, size, (word >>> 8) & 3);
+      const pointer = mmu.access(lo, hi, size, (word >>> 8) & 3);
+      mmu.stackAccess = false;
+      return pointer;
     },
     commit: () => mmu.commit(),
     helper: (n: number): number => {

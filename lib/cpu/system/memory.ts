@@ -4,6 +4,7 @@
  * A read answers `undefined`, a write `false`, when a fault or VM exit has been recorded. `supervisor` accesses are
  * those that the SDM calls implicit (volume 3, "Determination of Access Rights").
  */
+import { S } from '../../isa/state.js';
 import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
 
@@ -29,6 +30,12 @@ const bytesAt = (cpu: Cpu, at: number, size: number): bigint => {
   return size > 4 ? (BigInt(hi) << 32n) | BigInt(lo) : BigInt(lo);
 };
 
+/** The memory unit's answer; a non-canonical address is #GP(0) here, stacks are checked before (`stack.ts`). */
+const pointer = (cpu: Cpu, lin: bigint, size: number, kind: number, privilege: Privilege): number => {
+  cpu.mmu.stackAccess = false;
+  return cpu.mmu.access(low(lin), high(lin), size, kind, privilege);
+};
+
 /** Reads `size` bytes at a linear address. */
 export const readLinear = (
   cpu: Cpu,
@@ -36,7 +43,7 @@ export const readLinear = (
   size: number,
   privilege: Privilege = 'current',
 ): bigint | undefined => {
-  const at = cpu.mmu.access(low(lin), high(lin), size, ACCESS.read, privilege);
+  const at = pointer(cpu, lin, size, ACCESS.read, privilege);
   return at === LEFT ? undefined : bytesAt(cpu, at >>> 0, size);
 };
 
@@ -47,7 +54,7 @@ export const readLinear32 = (
   size: 1 | 2 | 4,
   privilege: Privilege = 'current',
 ): number | undefined => {
-  const at = cpu.mmu.access(low(lin), high(lin), size, ACCESS.read, privilege);
+  const at = pointer(cpu, lin, size, ACCESS.read, privilege);
   return at === LEFT ? undefined : Number(bytesAt(cpu, at >>> 0, size));
 };
 
@@ -59,7 +66,7 @@ export const writeLinear = (
   value: bigint,
   privilege: Privilege = 'current',
 ): boolean => {
-  const at = cpu.mmu.access(low(lin), high(lin), size, ACCESS.write, privilege);
+  const at = pointer(cpu, lin, size, ACCESS.write, privilege);
   if (at === LEFT) return false;
   const p = at >>> 0;
   const u8 = cpu.ram.u8;
@@ -69,14 +76,14 @@ export const writeLinear = (
     u8[p + i] = v & 0xff;
     v >>>= 8;
   }
-  cpu.mmu.commit();
+  if (p === cpu.at + S.bounce) cpu.mmu.commit();
   return true;
 };
 
 /** Asks whether [lin, lin + bytes), at most a page long, may be written, without writing. */
 export const probeWrite = (cpu: Cpu, lin: bigint, bytes: number, privilege: Privilege): boolean => {
-  if (cpu.mmu.access(low(lin), high(lin), 1, ACCESS.rmw, privilege) === LEFT) return false;
+  if (pointer(cpu, lin, 1, ACCESS.rmw, privilege) === LEFT) return false;
   const last = BigInt.asUintN(64, lin + BigInt(bytes - 1));
   if (last >> 12n === BigInt.asUintN(64, lin) >> 12n) return true;
-  return cpu.mmu.access(low(last), high(last), 1, ACCESS.rmw, privilege) !== LEFT;
+  return pointer(cpu, last, 1, ACCESS.rmw, privilege) !== LEFT;
 };

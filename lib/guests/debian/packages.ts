@@ -4,11 +4,11 @@
  * The kernel is whatever build the metapackage depends on when it is fetched; its version and hash go into a manifest.
  * A set that is complete is not looked at again: a second run asks no server.
  */
-import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LabError } from '../../base/error.js';
+import { haveApt, run, type Say, withLists } from './apt.js';
 
 export const KERNEL_METAPACKAGE = 'linux-image-cloud-amd64';
 /** Packages besides the kernel; `libc6` is what `cpuid` links against. */
@@ -25,39 +25,14 @@ export interface DebianManifest {
   readonly packages: readonly DebianPackage[];
 }
 
-export type Say = (line: string) => void;
-
 const MANIFEST = 'manifest.json';
+const WORK = 'work-';
 
 /** The set in `folder`, if it is complete. */
 export const readManifest = (folder: string): DebianManifest | undefined => {
   const file = join(folder, MANIFEST);
   if (!existsSync(file) || !existsSync(join(folder, 'root', 'boot'))) return undefined;
   return JSON.parse(readFileSync(file, 'utf8')) as DebianManifest;
-};
-
-const has = (command: string): boolean => {
-  try {
-    execFileSync('sh', ['-c', `command -v ${command}`], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-};
-
-/** What a failed command printed last, in one line. */
-const lastWords = (e: unknown): string => {
-  const stderr = (e as { stderr?: Buffer | string }).stderr?.toString() ?? String(e);
-  const lines = stderr.trim().split('\n');
-  return lines[lines.length - 1] ?? '';
-};
-
-const run = (command: string, args: readonly string[], cwd?: string): string => {
-  try {
-    return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 26 });
-  } catch (e) {
-    throw new LabError('debian.apt', `${command} ${args.join(' ')} failed: ${lastWords(e)}`, 'see that apt works (`apt-get update`) and run the same command again');
-  }
 };
 
 /** The kernel package that the metapackage depends on. */
@@ -68,64 +43,54 @@ const kernelPackage = (): string => {
   return m[1]!;
 };
 
-/** Runs a command as root: as it is, or through sudo. */
-export const asRoot = (args: readonly string[], say: Say): void => {
-  const root = process.getuid?.() === 0;
-  if (!root && !has('sudo')) throw new LabError('setup.root', `\`${args.join(' ')}\` needs root, and there is no sudo`, 'run it as root, then run this again');
-  say(`  ${root ? '' : 'sudo '}${args.join(' ')}`);
-  const [command, ...rest] = root ? args : ['sudo', ...args];
-  try {
-    execFileSync(command!, rest, { stdio: ['inherit', 'ignore', 'pipe'], env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } });
-  } catch (e) {
-    throw new LabError('setup.apt', `${args.join(' ')} failed: ${lastWords(e)}`, 'mend that and run this again');
-  }
-};
+/** The kernel package that is in the set, for messages. */
+export const kernelOf = (manifest: DebianManifest): DebianPackage | undefined => manifest.packages.find((p) => p.name.startsWith('linux-image-'));
 
-export const haveApt = (): boolean => has('apt-get') && has('dpkg-deb');
+/** What of the packages the guest does not use, and is not kept. */
+const UNUSED = ['usr/share', 'lib/modules', 'usr/lib/x86_64-linux-gnu/gconv', 'usr/lib/x86_64-linux-gnu/audit'] as const;
 
-/** apt's lists know the kernel. */
-const listsThere = (): boolean => {
-  try {
-    return /Candidate: \d/.test(execFileSync('apt-cache', ['policy', KERNEL_METAPACKAGE], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
-  } catch {
-    return false;
-  }
+/** Downloads the packages into `work` and unpacks them in `work`/root. */
+const downloadAndUnpack = (work: string, say: Say): DebianManifest => {
+  withLists([KERNEL_METAPACKAGE, ...TOOL_PACKAGES], say, () => {
+    const names = [kernelPackage(), ...TOOL_PACKAGES];
+    say(`  apt-get download ${names.join(' ')}`);
+    run('apt-get', ['download', '-q', ...names], work);
+  });
+  const root = join(work, 'root');
+  mkdirSync(root);
+  const files = readdirSync(work).filter((f) => f.endsWith('.deb'));
+  const packages = files.sort().map((f): DebianPackage => {
+    const file = join(work, f);
+    run('dpkg-deb', ['-x', file, root]);
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-deb's own format
+    const [name, version] = run('dpkg-deb', ['-W', '--showformat=${Package} ${Version}', file]).split(' ');
+    return { name: name!, version: version!, sha256: createHash('sha256').update(readFileSync(file)).digest('hex') };
+  });
+  for (const unused of UNUSED) rmSync(join(root, unused), { recursive: true, force: true });
+  return { packages };
 };
 
 /**
  * Makes sure that the packages are unpacked in `folder`/root. Nothing half done is left: the set is made beside and
- * moved into place when complete.
+ * moved into place when complete, and the manifest comes last.
+ * @param force fetches what is current now even if a set is there
  */
 export const fetchDebian = (folder: string, say: Say, force = false): DebianManifest => {
   const known = force ? undefined : readManifest(folder);
   if (known !== undefined) return known;
-  if (!haveApt()) throw new LabError('debian.no-apt', 'Debian\'s packages cannot be fetched: there is no apt-get and dpkg-deb here', 'run this on Debian 12, or copy data/debian from such a machine');
-  if (!listsThere()) {
-    say('apt does not know the kernel yet; updating its lists:');
-    asRoot(['apt-get', 'update', '-q'], say);
-  }
+  if (!haveApt()) throw new LabError('debian.no-apt', "Debian's packages cannot be fetched: there is no apt here", 'run this on Debian 12, or copy data/debian from such a machine');
   mkdirSync(folder, { recursive: true });
-  const work = mkdtempSync(join(folder, 'work-'));
+  // what an interrupted run left
+  for (const old of readdirSync(folder)) if (old.startsWith(WORK)) rmSync(join(folder, old), { recursive: true, force: true });
+  const work = mkdtempSync(join(folder, WORK));
   try {
-    const names = [kernelPackage(), ...TOOL_PACKAGES];
-    say(`downloading ${names.join(', ')} with apt-get download`);
-    run('apt-get', ['download', '-q', ...names], work);
-    const root = join(work, 'root');
-    mkdirSync(root);
-    const packages = readdirSync(work).filter((f) => f.endsWith('.deb')).sort().map((f): DebianPackage => {
-      const file = join(work, f);
-      run('dpkg-deb', ['-x', file, root]);
-      const [name, version] = run('dpkg-deb', ['-W', '--showformat=${Package} ${Version}', file]).split(' ');
-      const sha256 = createHash('sha256').update(readFileSync(file)).digest('hex');
-      rmSync(file);
-      return { name: name!, version: version!, sha256 };
-    });
-    // only what the guest uses is kept
-    for (const unused of ['usr/share', 'lib/modules', 'usr/lib/x86_64-linux-gnu/gconv', 'usr/lib/x86_64-linux-gnu/audit']) rmSync(join(root, unused), { recursive: true, force: true });
-    const manifest: DebianManifest = { packages };
+    const manifest = downloadAndUnpack(work, say);
+    const written = join(work, MANIFEST);
+    writeFileSync(written, `${JSON.stringify(manifest, undefined, 2)}\n`);
+    rmSync(join(folder, MANIFEST), { force: true });
     rmSync(join(folder, 'root'), { recursive: true, force: true });
-    renameSync(root, join(folder, 'root'));
-    writeFileSync(join(folder, MANIFEST), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    renameSync(join(work, 'root'), join(folder, 'root'));
+    renameSync(written, join(folder, MANIFEST));
     return manifest;
   } finally {
     rmSync(work, { recursive: true, force: true });

@@ -6,7 +6,7 @@ import { InvariantError } from '../../base/error.js';
 import type { ShadowContext } from './context.js';
 import type { ShadowPage } from './pages.js';
 import { MMU_PRESENT, PT } from './spte.js';
-import { clearChildBit, markSynced, UnsyncRound } from './unsync.js';
+import { markSynced, UnsyncRound } from './unsync.js';
 
 /** Recycling starts when fewer are free than this … */
 const MIN_FREE = 5;
@@ -40,11 +40,7 @@ export const prepareZap = (m: ShadowContext, sp: ShadowPage, list: ShadowPage[])
   m.stats.mmu_shadow_zapped++;
   let zapped = sp.level === 1 ? 0 : zapUnsyncChildren(m, sp, list);
   for (let i = 0, at = sp.hpa; i < 512; i++, at += 8) if (m.lo(at) !== 0) zapEntry(m, sp, at);
-  while (sp.parents.length > 0) {
-    const at = sp.parents[sp.parents.length - 1];
-    clearChildBit(m.pages.at(at), (at & 0xfff) >>> 3);
-    dropLink(m, sp, at);
-  }
+  while (sp.parents.length > 0) dropLink(m, sp, sp.parents[sp.parents.length - 1]);
   const first = !sp.invalid;
   if (first) {
     if (!sp.direct && sp.gfn < m.frames.end) m.frames.account(sp.gfn, sp.level, -1);

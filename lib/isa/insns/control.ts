@@ -40,7 +40,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['70+cc cb Jb', '0f 80+cc cz Jz'],
     sdm: 'Jcc—Jump if Condition Is Met',
     size: 'f64',
-    ends: true,
     sem: perCondition,
     semCc: (c) => (o, rel) => o.branch(rel, o.flags.cond(c)),
   },
@@ -49,7 +48,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['eb cb Jb', 'e9 cz Jz'],
     sdm: 'JMP—Jump',
     size: 'f64',
-    ends: true,
     sem: (o, rel) => o.branch(rel),
   },
   {
@@ -57,7 +55,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['ff /4 Ev'],
     sdm: 'JMP—Jump',
     size: 'f64',
-    ends: true,
     sem: (o, d) => o.jump(d.read()),
   },
   {
@@ -65,7 +62,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['e8 cz Jz'],
     sdm: 'CALL—Call Procedure',
     size: 'f64',
-    ends: true,
     sem: (o, rel) => {
       o.push(returnAddress(o));
       o.branch(rel);
@@ -76,7 +72,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['ff /2 Ev'],
     sdm: 'CALL—Call Procedure',
     size: 'f64',
-    ends: true,
     sem: (o, d) => {
       const target = d.read();
       checkTarget(o, target);
@@ -89,7 +84,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['c3', 'c2 iw Iw'],
     sdm: 'RET—Return From Procedure',
     size: 'f64',
-    ends: true,
     sem: (o, extra) => {
       const popped = o.pop(o.w);
       checkTarget(o, popped.value);
@@ -105,7 +99,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['e2 cb Jb'],
     sdm: 'LOOP/LOOPcc—Loop According to ECX Counter',
     size: 'f64',
-    ends: true,
     sem: loop(),
   },
   {
@@ -113,7 +106,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['e1 cb Jb'],
     sdm: 'LOOP/LOOPcc—Loop According to ECX Counter',
     size: 'f64',
-    ends: true,
     sem: loop(4),
   },
   {
@@ -121,7 +113,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['e0 cb Jb'],
     sdm: 'LOOP/LOOPcc—Loop According to ECX Counter',
     size: 'f64',
-    ends: true,
     sem: loop(5),
   },
   {
@@ -129,7 +120,6 @@ export const CONTROL_ROWS: readonly InsnRow[] = [
     forms: ['e3 cb Jb'],
     sdm: 'Jcc—Jump if Condition Is Met',
     size: 'f64',
-    ends: true,
     sem: (o, rel) => o.branch(rel, o.eqz(o.reg(1, o.aw))),
   },
   {

@@ -23,13 +23,46 @@ const extended =
   };
 
 export const FPU_STATE_ROWS: readonly InsnRow[] = [
-  { name: 'fxsave', forms: ['np 0f ae /0:mem M512'], sdm: 'FXSAVE', sem: legacy('fxsave', 'write'), feature: 'fxsr' },
-  { name: 'fxrstor', forms: ['np 0f ae /1:mem M512'], sdm: 'FXRSTOR', sem: legacy('fxrstor', 'read'), feature: 'fxsr' },
-  { name: 'xsave', forms: ['np 0f ae /4:mem M'], sdm: 'XSAVE', sem: extended('xsave', 'write'), feature: 'xsave' },
-  { name: 'xrstor', forms: ['np 0f ae /5:mem M'], sdm: 'XRSTOR', sem: extended('xrstor', 'read'), feature: 'xsave' },
-  { name: 'xsaveopt', forms: ['np 0f ae /6:mem M'], sdm: 'XSAVEOPT', sem: extended('xsaveopt', 'write'), feature: 'xsaveopt' },
   {
-    name: 'xgetbv', forms: ['np 0f 01 /2:d0'], sdm: 'XGETBV', feature: 'xsave',
+    name: 'fxsave',
+    forms: ['np 0f ae /0:mem M512'],
+    sdm: 'FXSAVE',
+    sem: legacy('fxsave', 'write'),
+    feature: 'fxsr',
+  },
+  {
+    name: 'fxrstor',
+    forms: ['np 0f ae /1:mem M512'],
+    sdm: 'FXRSTOR',
+    sem: legacy('fxrstor', 'read'),
+    feature: 'fxsr',
+  },
+  {
+    name: 'xsave',
+    forms: ['np 0f ae /4:mem M'],
+    sdm: 'XSAVE',
+    sem: extended('xsave', 'write'),
+    feature: 'xsave',
+  },
+  {
+    name: 'xrstor',
+    forms: ['np 0f ae /5:mem M'],
+    sdm: 'XRSTOR',
+    sem: extended('xrstor', 'read'),
+    feature: 'xsave',
+  },
+  {
+    name: 'xsaveopt',
+    forms: ['np 0f ae /6:mem M'],
+    sdm: 'XSAVEOPT',
+    sem: extended('xsaveopt', 'write'),
+    feature: 'xsaveopt',
+  },
+  {
+    name: 'xgetbv',
+    forms: ['np 0f 01 /2:d0'],
+    sdm: 'XGETBV',
+    feature: 'xsave',
     sem: (o) => {
       const r = o.call('xgetbv', [o.reg(1, 32)], 2);
       o.setReg(0, o.trunc(r[0], 32));

@@ -29,14 +29,24 @@ const unpack =
   };
 
 const row = (name: string, forms: readonly string[], sem: Sem, feature = 'mmx'): InsnRow => ({
-  name, forms, sdm: name.toUpperCase(), sem, unit: 'mmx', feature,
+  name,
+  forms,
+  sdm: name.toUpperCase(),
+  sem,
+  unit: 'mmx',
+  feature,
 });
 
 const wordPosition = <V>(o: Ops<V>, imm: V): V => o.shl(o.and(o.zext(imm, 32), o.imm(3, 32)), o.imm(4, 32));
 
 export const MMX_ROWS: readonly InsnRow[] = [
   ...LANE_OPERATIONS.map(([opcode, name, f, sse]) =>
-    row(name, [`np 0f ${opcode} /r Pq,Qq`], two(f), sse ? 'sse' : /^(paddq|psubq|pmuludq)$/.test(name) ? 'sse2' : 'mmx'),
+    row(
+      name,
+      [`np 0f ${opcode} /r Pq,Qq`],
+      two(f),
+      sse ? 'sse' : /^(paddq|psubq|pmuludq)$/.test(name) ? 'sse2' : 'mmx',
+    ),
   ),
   ...PACKS.map(([opcode, name, op]) =>
     row(name, [`np 0f ${opcode} /r Pq,Qq`], (o, d, s) => {
@@ -44,7 +54,9 @@ export const MMX_ROWS: readonly InsnRow[] = [
       put(o, d, o.lane(o.simd(op, both, both), 64, 0));
     }),
   ),
-  ...UNPACKS.map(([opcode, name, bytes, high]) => row(name, [`np 0f ${opcode} /r Pq,${high ? 'Qq' : 'Qd'}`], unpack(bytes, high))),
+  ...UNPACKS.map(([opcode, name, bytes, high]) =>
+    row(name, [`np 0f ${opcode} /r Pq,${high ? 'Qq' : 'Qd'}`], unpack(bytes, high)),
+  ),
   ...SHIFTS.map(([name, op, width, opcode]) =>
     row(name, [`np 0f ${opcode} /r Pq,Qq`], (o, d, s) => {
       const count = s.read();
@@ -69,31 +81,68 @@ export const MMX_ROWS: readonly InsnRow[] = [
       o.call('mmxTouch');
     }
   }),
-  row('movntq', ['np 0f e7 /r:mem Mq,Pq'], (o, d, s) => {
-    d.write(s.read());
-    o.call('mmxTouch');
-  }, 'sse'),
-  row('maskmovq', ['np 0f f7 /r:reg Pq,Nq'], (o, v, m) => {
-    const at = o.linear(o.dataSegment, o.reg(7, o.aw), 8, 'write');
-    o.call('maskMove', [at, v.read(), o.imm(0n, 64), m.read(), o.imm(0n, 64)]);
-    o.call('mmxTouch');
-  }, 'sse'),
-  row('pmovmskb', ['np 0f d7 /r:reg Gd,Nq'], (o, d, s) => {
-    d.write(o.simd('i8x16.bitmask', o.fromLow(s.read())));
-    o.call('mmxTouch');
-  }, 'sse'),
-  row('pextrw', ['np 0f c5 /r:reg ib Gd,Nq,Ib'], (o, d, s, imm) => {
-    d.write(o.and(o.trunc(o.shr(s.read(), wordPosition(o, imm.read(8))), 32), o.imm(0xffff, 32)));
-    o.call('mmxTouch');
-  }, 'sse'),
-  row('pinsrw', ['np 0f c4 /r ib Pq,Rd/Mw,Ib'], (o, d, s, imm) => {
-    const word = o.zext(s.read(16), 64);
-    const at = wordPosition(o, imm.read(8));
-    put(o, d, o.or(o.and(d.read(), o.not(o.shl(o.imm(0xffffn, 64), at))), o.shl(word, at)));
-  }, 'sse'),
-  row('pshufw', ['np 0f 70 /r ib Pq,Qq,Ib'], (o, d, s, imm) =>
-    put(o, d, o.lane(o.simd('i8x16.swizzle', o.fromLow(s.read()), o.fromLow(chooseWords(o, imm.read(8), 0n))), 64, 0)),
-  'sse'),
+  row(
+    'movntq',
+    ['np 0f e7 /r:mem Mq,Pq'],
+    (o, d, s) => {
+      d.write(s.read());
+      o.call('mmxTouch');
+    },
+    'sse',
+  ),
+  row(
+    'maskmovq',
+    ['np 0f f7 /r:reg Pq,Nq'],
+    (o, v, m) => {
+      const at = o.linear(o.dataSegment, o.reg(7, o.aw), 8, 'write');
+      o.call('maskMove', [at, v.read(), o.imm(0n, 64), m.read(), o.imm(0n, 64)]);
+      o.call('mmxTouch');
+    },
+    'sse',
+  ),
+  row(
+    'pmovmskb',
+    ['np 0f d7 /r:reg Gd,Nq'],
+    (o, d, s) => {
+      d.write(o.simd('i8x16.bitmask', o.fromLow(s.read())));
+      o.call('mmxTouch');
+    },
+    'sse',
+  ),
+  row(
+    'pextrw',
+    ['np 0f c5 /r:reg ib Gd,Nq,Ib'],
+    (o, d, s, imm) => {
+      d.write(o.and(o.trunc(o.shr(s.read(), wordPosition(o, imm.read(8))), 32), o.imm(0xffff, 32)));
+      o.call('mmxTouch');
+    },
+    'sse',
+  ),
+  row(
+    'pinsrw',
+    ['np 0f c4 /r ib Pq,Rd/Mw,Ib'],
+    (o, d, s, imm) => {
+      const word = o.zext(s.read(16), 64);
+      const at = wordPosition(o, imm.read(8));
+      put(o, d, o.or(o.and(d.read(), o.not(o.shl(o.imm(0xffffn, 64), at))), o.shl(word, at)));
+    },
+    'sse',
+  ),
+  row(
+    'pshufw',
+    ['np 0f 70 /r ib Pq,Qq,Ib'],
+    (o, d, s, imm) =>
+      put(
+        o,
+        d,
+        o.lane(
+          o.simd('i8x16.swizzle', o.fromLow(s.read()), o.fromLow(chooseWords(o, imm.read(8), 0n))),
+          64,
+          0,
+        ),
+      ),
+    'sse',
+  ),
   row('emms', ['np 0f 77'], (o) => {
     o.call('emms');
   }),

@@ -26,7 +26,13 @@ const scalar =
   };
 
 const row = (name: string, forms: readonly string[], sem: Sem, more: Partial<InsnRow> = {}): InsnRow => ({
-  name, forms, sdm: name.toUpperCase(), sem, unit: 'sse', feature: /^(np|f3)/.test(forms[0]) ? 'sse' : 'sse2', ...more,
+  name,
+  forms,
+  sdm: name.toUpperCase(),
+  sem,
+  unit: 'sse',
+  feature: /^(np|f3)/.test(forms[0]) ? 'sse' : 'sse2',
+  ...more,
 });
 const singles = (name: string, opcode: string): readonly InsnRow[] => [
   row(`${name}ps`, [`np 0f ${opcode} /r Vps,Wps`], packed(`${name}ps`), { aligned: true }),

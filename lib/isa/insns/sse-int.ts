@@ -20,7 +20,11 @@ const simd =
 const multiplyHigh =
   (sign: 's' | 'u'): VectorOp =>
   (o, a, b) =>
-    o.shuffle(o.simd(`i32x4.extmul_low_i16x8_${sign}`, a, b), o.simd(`i32x4.extmul_high_i16x8_${sign}`, a, b), lanesOf(2, [1, 3, 5, 7, 9, 11, 13, 15]));
+    o.shuffle(
+      o.simd(`i32x4.extmul_low_i16x8_${sign}`, a, b),
+      o.simd(`i32x4.extmul_high_i16x8_${sign}`, a, b),
+      lanesOf(2, [1, 3, 5, 7, 9, 11, 13, 15]),
+    );
 /** Products of the even 32-bit lanes. */
 const multiplyEven: VectorOp = (o, a, b) => {
   const even = lanesOf(4, [0, 2, 0, 2]);
@@ -40,47 +44,48 @@ const absoluteDifferences: VectorOp = (o, a, b) => {
 };
 
 /** Operations that exist for MMX registers (opcode without prefix) and XMM registers (66): opcode, name, operation. */
-export const LANE_OPERATIONS: readonly (readonly [opcode: string, name: string, op: VectorOp, sse?: true])[] = [
-  ['fc', 'paddb', simd('i8x16.add')],
-  ['fd', 'paddw', simd('i16x8.add')],
-  ['fe', 'paddd', simd('i32x4.add')],
-  ['d4', 'paddq', simd('i64x2.add')],
-  ['f8', 'psubb', simd('i8x16.sub')],
-  ['f9', 'psubw', simd('i16x8.sub')],
-  ['fa', 'psubd', simd('i32x4.sub')],
-  ['fb', 'psubq', simd('i64x2.sub')],
-  ['ec', 'paddsb', simd('i8x16.add_sat_s')],
-  ['ed', 'paddsw', simd('i16x8.add_sat_s')],
-  ['dc', 'paddusb', simd('i8x16.add_sat_u')],
-  ['dd', 'paddusw', simd('i16x8.add_sat_u')],
-  ['e8', 'psubsb', simd('i8x16.sub_sat_s')],
-  ['e9', 'psubsw', simd('i16x8.sub_sat_s')],
-  ['d8', 'psubusb', simd('i8x16.sub_sat_u')],
-  ['d9', 'psubusw', simd('i16x8.sub_sat_u')],
-  ['74', 'pcmpeqb', simd('i8x16.eq')],
-  ['75', 'pcmpeqw', simd('i16x8.eq')],
-  ['76', 'pcmpeqd', simd('i32x4.eq')],
-  ['64', 'pcmpgtb', simd('i8x16.gt_s')],
-  ['65', 'pcmpgtw', simd('i16x8.gt_s')],
-  ['66', 'pcmpgtd', simd('i32x4.gt_s')],
-  ['db', 'pand', simd('v128.and')],
-  ['df', 'pandn', (o, a, b) => o.simd('v128.andnot', b, a)],
-  ['eb', 'por', simd('v128.or')],
-  ['ef', 'pxor', simd('v128.xor')],
-  ['d5', 'pmullw', simd('i16x8.mul')],
-  ['e5', 'pmulhw', multiplyHigh('s')],
-  ['f5', 'pmaddwd', simd('i32x4.dot_i16x8_s')],
-  ['f4', 'pmuludq', multiplyEven],
-  // what SSE added to both register files
-  ['e4', 'pmulhuw', multiplyHigh('u'), true],
-  ['e0', 'pavgb', simd('i8x16.avgr_u'), true],
-  ['e3', 'pavgw', simd('i16x8.avgr_u'), true],
-  ['da', 'pminub', simd('i8x16.min_u'), true],
-  ['de', 'pmaxub', simd('i8x16.max_u'), true],
-  ['ea', 'pminsw', simd('i16x8.min_s'), true],
-  ['ee', 'pmaxsw', simd('i16x8.max_s'), true],
-  ['f6', 'psadbw', absoluteDifferences, true],
-];
+export const LANE_OPERATIONS: readonly (readonly [opcode: string, name: string, op: VectorOp, sse?: true])[] =
+  [
+    ['fc', 'paddb', simd('i8x16.add')],
+    ['fd', 'paddw', simd('i16x8.add')],
+    ['fe', 'paddd', simd('i32x4.add')],
+    ['d4', 'paddq', simd('i64x2.add')],
+    ['f8', 'psubb', simd('i8x16.sub')],
+    ['f9', 'psubw', simd('i16x8.sub')],
+    ['fa', 'psubd', simd('i32x4.sub')],
+    ['fb', 'psubq', simd('i64x2.sub')],
+    ['ec', 'paddsb', simd('i8x16.add_sat_s')],
+    ['ed', 'paddsw', simd('i16x8.add_sat_s')],
+    ['dc', 'paddusb', simd('i8x16.add_sat_u')],
+    ['dd', 'paddusw', simd('i16x8.add_sat_u')],
+    ['e8', 'psubsb', simd('i8x16.sub_sat_s')],
+    ['e9', 'psubsw', simd('i16x8.sub_sat_s')],
+    ['d8', 'psubusb', simd('i8x16.sub_sat_u')],
+    ['d9', 'psubusw', simd('i16x8.sub_sat_u')],
+    ['74', 'pcmpeqb', simd('i8x16.eq')],
+    ['75', 'pcmpeqw', simd('i16x8.eq')],
+    ['76', 'pcmpeqd', simd('i32x4.eq')],
+    ['64', 'pcmpgtb', simd('i8x16.gt_s')],
+    ['65', 'pcmpgtw', simd('i16x8.gt_s')],
+    ['66', 'pcmpgtd', simd('i32x4.gt_s')],
+    ['db', 'pand', simd('v128.and')],
+    ['df', 'pandn', (o, a, b) => o.simd('v128.andnot', b, a)],
+    ['eb', 'por', simd('v128.or')],
+    ['ef', 'pxor', simd('v128.xor')],
+    ['d5', 'pmullw', simd('i16x8.mul')],
+    ['e5', 'pmulhw', multiplyHigh('s')],
+    ['f5', 'pmaddwd', simd('i32x4.dot_i16x8_s')],
+    ['f4', 'pmuludq', multiplyEven],
+    // what SSE added to both register files
+    ['e4', 'pmulhuw', multiplyHigh('u'), true],
+    ['e0', 'pavgb', simd('i8x16.avgr_u'), true],
+    ['e3', 'pavgw', simd('i16x8.avgr_u'), true],
+    ['da', 'pminub', simd('i8x16.min_u'), true],
+    ['de', 'pmaxub', simd('i8x16.max_u'), true],
+    ['ea', 'pminsw', simd('i16x8.min_s'), true],
+    ['ee', 'pmaxsw', simd('i16x8.max_s'), true],
+    ['f6', 'psadbw', absoluteDifferences, true],
+  ];
 
 /** Packs with saturation: the first operand gives the low half. */
 export const PACKS: readonly (readonly [opcode: string, name: string, op: SimdOp])[] = [
@@ -100,7 +105,13 @@ export const UNPACKS: readonly (readonly [opcode: string, name: string, bytes: n
 ];
 
 /** Shifts of all lanes: name, operation, lane width, opcode with a count operand, group of the immediate form. */
-export const SHIFTS: readonly (readonly [name: string, op: SimdShift, width: number, opcode: string, group: string])[] = [
+export const SHIFTS: readonly (readonly [
+  name: string,
+  op: SimdShift,
+  width: number,
+  opcode: string,
+  group: string,
+])[] = [
   ['psrlw', 'i16x8.shr_u', 16, 'd1', '71 /2'],
   ['psrld', 'i32x4.shr_u', 32, 'd2', '72 /2'],
   ['psrlq', 'i64x2.shr_u', 64, 'd3', '73 /2'],
@@ -125,15 +136,35 @@ const two =
     d.write(f(o, d.read(), b));
   };
 
-const row = (name: string, forms: readonly string[], sem: Sem, sdm = name.toUpperCase(), aligned = true, feature = 'sse2'): InsnRow => ({
-  name, forms, sdm, sem, unit: 'sse', feature, aligned,
+const row = (
+  name: string,
+  forms: readonly string[],
+  sem: Sem,
+  sdm = name.toUpperCase(),
+  aligned = true,
+  feature = 'sse2',
+): InsnRow => ({
+  name,
+  forms,
+  sdm,
+  sem,
+  unit: 'sse',
+  feature,
+  aligned,
 });
 const logic = (name: string, opcode: string, f: VectorOp): readonly InsnRow[] => [
   row(`${name}ps`, [`np 0f ${opcode} /r Vps,Wps`], two(f), undefined, true, 'sse'),
   row(`${name}pd`, [`66 0f ${opcode} /r Vpd,Wpd`], two(f)),
 ];
 const unpack = (name: string, form: string, bytes: number, high: boolean, feature = 'sse2'): InsnRow =>
-  row(name, [form], two((o, a, b) => o.shuffle(a, b, interleave(bytes, high))), undefined, true, feature);
+  row(
+    name,
+    [form],
+    two((o, a, b) => o.shuffle(a, b, interleave(bytes, high))),
+    undefined,
+    true,
+    feature,
+  );
 
 const BYTE_NUMBERS = [0x0706_0504_0302_0100n, 0x0f0e_0d0c_0b0a_0908n] as const;
 const SPLAT = new Array<number>(16).fill(0);
@@ -142,7 +173,11 @@ const shiftBytes =
   (left: boolean): Sem =>
   (o, d, imm) => {
     const count = o.fromLow(imm.read(8));
-    const by = o.simd('i8x16.min_u', o.shuffle(count, count, SPLAT), constant(o, 0x1010_1010_1010_1010n, 0x1010_1010_1010_1010n));
+    const by = o.simd(
+      'i8x16.min_u',
+      o.shuffle(count, count, SPLAT),
+      constant(o, 0x1010_1010_1010_1010n, 0x1010_1010_1010_1010n),
+    );
     const numbers = constant(o, BYTE_NUMBERS[0], BYTE_NUMBERS[1]);
     d.write(o.simd('i8x16.swizzle', d.read(), o.simd(left ? 'i8x16.sub' : 'i8x16.add', numbers, by)));
   };
@@ -156,7 +191,9 @@ const shuffleWords =
   (o, d, s, imm) => {
     const chosen = chooseWords(o, imm.read(8), half === 0 ? 0n : 8n);
     const kept = o.imm(BYTE_NUMBERS[1 - half], 64);
-    d.write(o.simd('i8x16.swizzle', s.read(), half === 0 ? vector(o, chosen, kept) : vector(o, kept, chosen)));
+    d.write(
+      o.simd('i8x16.swizzle', s.read(), half === 0 ? vector(o, chosen, kept) : vector(o, kept, chosen)),
+    );
   };
 /** Low half chosen from the destination, high half from the source. */
 const shufps: Sem = (o, d, s, imm) => {
@@ -170,7 +207,13 @@ const shufpd: Sem = (o, d, s, imm) => {
   const b = s.read();
   const a = d.read();
   const i = imm.read(8);
-  d.write(vector(o, o.select(o.bit(i, 0), o.lane(a, 64, 1), o.lane(a, 64, 0)), o.select(o.bit(i, 1), o.lane(b, 64, 1), o.lane(b, 64, 0))));
+  d.write(
+    vector(
+      o,
+      o.select(o.bit(i, 0), o.lane(a, 64, 1), o.lane(a, 64, 0)),
+      o.select(o.bit(i, 1), o.lane(b, 64, 1), o.lane(b, 64, 0)),
+    ),
+  );
 };
 
 /** The bit position of the word that an immediate chooses within its half. */
@@ -187,7 +230,8 @@ const insertWord: Sem = (o, d, s, imm) => {
   const v = d.read();
   const at = wordPosition(o, i);
   const upper = o.bit(i, 2);
-  const put = (half: typeof v): typeof v => o.or(o.and(half, o.not(o.shl(o.imm(0xffffn, 64), at))), o.shl(word, at));
+  const put = (half: typeof v): typeof v =>
+    o.or(o.and(half, o.not(o.shl(o.imm(0xffffn, 64), at))), o.shl(word, at));
   const [low, high] = [o.lane(v, 64, 0), o.lane(v, 64, 1)];
   d.write(vector(o, o.select(upper, low, put(low)), o.select(upper, put(high), high)));
 };
@@ -213,7 +257,9 @@ export const SSE_INT_ROWS: readonly InsnRow[] = [
     }),
   ),
   ...SHIFTS.map(([name, op, width, , group]) =>
-    row(name, [`66 0f ${group}:reg ib Ux,Ib`], (o, d, imm) => d.write(shiftLanes(o, op, width, d.read(), o.zext(imm.read(8), 64)))),
+    row(name, [`66 0f ${group}:reg ib Ux,Ib`], (o, d, imm) =>
+      d.write(shiftLanes(o, op, width, d.read(), o.zext(imm.read(8), 64))),
+    ),
   ),
   row('psrldq', ['66 0f 73 /3:reg ib Ux,Ib'], shiftBytes(false)),
   row('pslldq', ['66 0f 73 /7:reg ib Ux,Ib'], shiftBytes(true)),

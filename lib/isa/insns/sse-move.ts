@@ -38,11 +38,29 @@ const maskMove: Sem = (o, v, m) => {
   const at = o.linear(o.dataSegment, o.reg(7, o.aw), 16, 'write');
   const data = v.read();
   const select = m.read();
-  o.call('maskMove', [at, o.lane(data, 64, 0), o.lane(data, 64, 1), o.lane(select, 64, 0), o.lane(select, 64, 1)]);
+  o.call('maskMove', [
+    at,
+    o.lane(data, 64, 0),
+    o.lane(data, 64, 1),
+    o.lane(select, 64, 0),
+    o.lane(select, 64, 1),
+  ]);
 };
 
-const row = (name: string, sdm: string, forms: readonly string[], sem: Sem, more: Partial<InsnRow> = {}): InsnRow => ({
-  name, forms, sdm, sem, unit: 'sse', feature: forms[0].startsWith('np') ? 'sse' : 'sse2', ...more,
+const row = (
+  name: string,
+  sdm: string,
+  forms: readonly string[],
+  sem: Sem,
+  more: Partial<InsnRow> = {},
+): InsnRow => ({
+  name,
+  forms,
+  sdm,
+  sem,
+  unit: 'sse',
+  feature: forms[0].startsWith('np') ? 'sse' : 'sse2',
+  ...more,
 });
 
 export const SSE_MOVE_ROWS: readonly InsnRow[] = [
@@ -62,7 +80,9 @@ export const SSE_MOVE_ROWS: readonly InsnRow[] = [
   row('movhps', 'MOVHPS', ['np 0f 17 /r:mem Mq,Vq'], fromHalf(1)),
   row('movhpd', 'MOVHPD', ['66 0f 16 /r:mem Vq,Mq'], toHalf(1)),
   row('movhpd', 'MOVHPD', ['66 0f 17 /r:mem Mq,Vq'], fromHalf(1)),
-  row('movhlps', 'MOVHLPS', ['np 0f 12 /r:reg Vq,Uq'], (o, d, s) => d.write(o.withLane(d.read(), 64, 0, o.lane(s.read(), 64, 1)))),
+  row('movhlps', 'MOVHLPS', ['np 0f 12 /r:reg Vq,Uq'], (o, d, s) =>
+    d.write(o.withLane(d.read(), 64, 0, o.lane(s.read(), 64, 1))),
+  ),
   row('movlhps', 'MOVLHPS', ['np 0f 16 /r:reg Vq,Uq'], toHalf(1)),
   row('movntps', 'MOVNTPS', ['np 0f 2b /r:mem Mps,Vps'], move, { aligned: true }),
   row('movntpd', 'MOVNTPD', ['66 0f 2b /r:mem Mpd,Vpd'], move, { aligned: true }),
@@ -76,12 +96,18 @@ export const SSE_MOVE_ROWS: readonly InsnRow[] = [
   row('pmovmskb', 'PMOVMSKB', ['66 0f d7 /r Gd,Ux'], mask('i8x16')),
   row('maskmovdqu', 'MASKMOVDQU', ['66 0f f7 /r Vdq,Udq'], maskMove),
   // between XMM and MMX registers: these are MMX instructions too
-  row('movq2dq', 'MOVQ2DQ', ['f3 0f d6 /r Vdq,Nq'], (o, d, s) => {
-    const v = s.read();
-    o.call('checkMmx');
-    o.call('mmxTouch');
-    d.write(vector(o, v, o.imm(0n, 64)));
-  }, { feature: 'sse2' }),
+  row(
+    'movq2dq',
+    'MOVQ2DQ',
+    ['f3 0f d6 /r Vdq,Nq'],
+    (o, d, s) => {
+      const v = s.read();
+      o.call('checkMmx');
+      o.call('mmxTouch');
+      d.write(vector(o, v, o.imm(0n, 64)));
+    },
+    { feature: 'sse2' },
+  ),
   row('movdq2q', 'MOVDQ2Q', ['f2 0f d6 /r Pq,Uq'], (o, d, s) => {
     const v = s.read(64);
     o.call('checkMmx');

@@ -3,7 +3,8 @@ import type { Ops } from '../verbs.js';
 
 /** A vector of two 64-bit halves. */
 export const vector = <V>(o: Ops<V>, low: V, high: V): V => o.withLane(o.fromLow(low), 64, 1, high);
-export const constant = <V>(o: Ops<V>, low: bigint, high: bigint): V => vector(o, o.imm(low, 64), o.imm(high, 64));
+export const constant = <V>(o: Ops<V>, low: bigint, high: bigint): V =>
+  vector(o, o.imm(low, 64), o.imm(high, 64));
 export const zeroVector = <V>(o: Ops<V>): V => o.fromLow(o.imm(0n, 64));
 
 /** Lane numbers of a shuffle: bytes of the lanes `from` (numbered over both operands) of `bytes` bytes each. */
@@ -14,7 +15,10 @@ export const lanesOf = (bytes: number, from: readonly number[]): readonly number
 export const interleave = (bytes: number, high: boolean): readonly number[] => {
   const lanes = 16 / bytes;
   const first = high ? lanes / 2 : 0;
-  return lanesOf(bytes, Array.from({ length: lanes }, (_, i) => first + (i >> 1) + (i & 1) * lanes));
+  return lanesOf(
+    bytes,
+    Array.from({ length: lanes }, (_, i) => first + (i >> 1) + (i & 1) * lanes),
+  );
 };
 
 /** Two bits of an immediate at `position`, as a value of 64 bits. */
@@ -33,4 +37,3 @@ export const chooseWords = <V>(o: Ops<V>, imm: V, base: bigint): V => {
   for (let i = 0; i < 4; i++) v = o.add(v, o.mul(field(o, imm, 2 * i), o.imm(0x0202n << BigInt(16 * i), 64)));
   return v;
 };
-

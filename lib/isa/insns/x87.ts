@@ -11,10 +11,21 @@ import type { Operand, Ops } from '../verbs.js';
 const OPERATIONS = ['add', 'mul', 'com', 'comp', 'sub', 'subr', 'div', 'divr'] as const;
 
 const row = (name: string, forms: readonly string[], sem: Sem, sdm = name.toUpperCase()): InsnRow => ({
-  name, forms, sdm, sem, unit: 'x87', feature: 'fpu',
+  name,
+  forms,
+  sdm,
+  sem,
+  unit: 'x87',
+  feature: 'fpu',
 });
 /** Without the check for pending exceptions. */
-const noWait = (name: string, forms: readonly string[], sem: Sem, sdm: string): InsnRow => ({ name, forms, sdm, sem, feature: 'fpu' });
+const noWait = (name: string, forms: readonly string[], sem: Sem, sdm: string): InsnRow => ({
+  name,
+  forms,
+  sdm,
+  sem,
+  feature: 'fpu',
+});
 
 const n = <V>(o: Ops<V>, v: number): V => o.imm(v, 32);
 const titles = (name: string): string => {
@@ -24,75 +35,155 @@ const titles = (name: string): string => {
 };
 
 /** Arithmetic and comparison with memory. */
-const memory = (escape: string, prefix: string, type: string, helper: string): readonly InsnRow[] =>
+const memory = (esc: string, prefix: string, type: string, helper: string): readonly InsnRow[] =>
   OPERATIONS.map((name, op) =>
-    row(`${prefix}${name}`, [`${escape} /${op}:mem ${type}`], (o, m) => {
-      o.call(helper, [n(o, op), m.read(), m.ea()]);
-    }, titles(`${prefix}${name}`)),
+    row(
+      `${prefix}${name}`,
+      [`${esc} /${op}:mem ${type}`],
+      (o, m) => {
+        o.call(helper, [n(o, op), m.read(), m.ea()]);
+      },
+      titles(`${prefix}${name}`),
+    ),
   );
 /** Arithmetic of two stack registers: ST(0) = ST(0) op ST(i). */
 const toTop = (op: number): InsnRow =>
-  row(`f${OPERATIONS[op]}`, [`d8 /${op}:reg ST0,STi`], (o, _top, i) => {
-    o.call('fArithReg', [n(o, op), n(o, 0), i.index(), n(o, 0)]);
-  }, titles(OPERATIONS[op]));
+  row(
+    `f${OPERATIONS[op]}`,
+    [`d8 /${op}:reg ST0,STi`],
+    (o, _top, i) => {
+      o.call('fArithReg', [n(o, op), n(o, 0), i.index(), n(o, 0)]);
+    },
+    titles(OPERATIONS[op]),
+  );
 /** ST(i) = ST(i) op ST(0). The encodings of the subtractions and of the divisions are exchanged against D8. */
 const toRegister = (digit: number, pops: 0 | 1): InsnRow => {
   const op = digit >= 4 ? digit ^ 1 : digit;
   // FSUB ST(i),ST(0) computes ST(i) - ST(0): /5, which D8 calls "reversed"
-  return row(`f${OPERATIONS[op]}${pops === 1 ? 'p' : ''}`, [`${pops === 1 ? 'de' : 'dc'} /${digit}:reg STi,ST0`], (o, i) => {
-    o.call('fArithReg', [n(o, op), i.index(), n(o, 0), n(o, pops)]);
-  }, titles(OPERATIONS[op]));
+  return row(
+    `f${OPERATIONS[op]}${pops === 1 ? 'p' : ''}`,
+    [`${pops === 1 ? 'de' : 'dc'} /${digit}:reg STi,ST0`],
+    (o, i) => {
+      o.call('fArithReg', [n(o, op), i.index(), n(o, 0), n(o, pops)]);
+    },
+    titles(OPERATIONS[op]),
+  );
 };
 
-const compare = (name: string, forms: readonly string[], signaling: 0 | 1, pops: number, sdm: string): InsnRow =>
-  row(name, forms, (o, _top, i) => {
-    o.call('fcomReg', [i.index(), n(o, signaling), n(o, pops)]);
-  }, sdm);
+const compare = (
+  name: string,
+  forms: readonly string[],
+  signaling: 0 | 1,
+  pops: number,
+  sdm: string,
+): InsnRow =>
+  row(
+    name,
+    forms,
+    (o, _top, i) => {
+      o.call('fcomReg', [i.index(), n(o, signaling), n(o, pops)]);
+    },
+    sdm,
+  );
 const compareFlags = (name: string, form: string, signaling: 0 | 1, pops: 0 | 1): InsnRow => ({
-  ...row(name, [form], (o, _top, i) => {
-    const r = o.call('fcomi', [i.index(), n(o, signaling), n(o, pops), o.flags.all()], 1);
-    o.flags.setAll(o.trunc(r[0], 32));
-  }, 'FCOMI/FCOMIP/FUCOMI/FUCOMIP'),
+  ...row(
+    name,
+    [form],
+    (o, _top, i) => {
+      const r = o.call('fcomi', [i.index(), n(o, signaling), n(o, pops), o.flags.all()], 1);
+      o.flags.setAll(o.trunc(r[0], 32));
+    },
+    'FCOMI/FCOMIP/FUCOMI/FUCOMIP',
+  ),
   flags: { w: 'oszapc' },
 });
 const comparePop2 = (name: string, form: string, signaling: 0 | 1, sdm: string): InsnRow =>
-  row(name, [form], (o) => {
-    o.call('fcomReg', [n(o, 1), n(o, signaling), n(o, 2)]);
-  }, sdm);
+  row(
+    name,
+    [form],
+    (o) => {
+      o.call('fcomReg', [n(o, 1), n(o, signaling), n(o, 2)]);
+    },
+    sdm,
+  );
 
 const load = (name: string, form: string, helper: string, sdm: string): InsnRow =>
-  row(name, [form], (o, m) => {
-    o.call(helper, [m.read(), m.ea()]);
-  }, sdm);
+  row(
+    name,
+    [form],
+    (o, m) => {
+      o.call(helper, [m.read(), m.ea()]);
+    },
+    sdm,
+  );
 /** Ten bytes. */
 const loadLong = (name: string, form: string, helper: string, sdm: string): InsnRow =>
-  row(name, [form], (o, m) => {
-    const at = m.linear(10, 'read');
-    o.call(helper, [o.load(at, 64), o.load(o.add(at, o.imm(8n, 64)), 16), m.ea()]);
-  }, sdm);
-const store = (name: string, form: string, helper: string, bytes: number, pops: 0 | 1, sdm: string): InsnRow =>
-  row(name, [form], (o, m) => {
-    o.call(helper, [m.linear(bytes, 'write'), n(o, pops), m.ea()]);
-  }, sdm);
+  row(
+    name,
+    [form],
+    (o, m) => {
+      const at = m.linear(10, 'read');
+      o.call(helper, [o.load(at, 64), o.load(o.add(at, o.imm(8n, 64)), 16), m.ea()]);
+    },
+    sdm,
+  );
+const store = (
+  name: string,
+  form: string,
+  helper: string,
+  bytes: number,
+  pops: 0 | 1,
+  sdm: string,
+): InsnRow =>
+  row(
+    name,
+    [form],
+    (o, m) => {
+      o.call(helper, [m.linear(bytes, 'write'), n(o, pops), m.ea()]);
+    },
+    sdm,
+  );
 /** An instruction without operands whose helper takes one number. */
 const simple = (name: string, modrm: string, helper = name, argument = 0): InsnRow => {
-  const escape = modrm.slice(0, 2);
+  const esc = modrm.slice(0, 2);
   const byte = modrm.slice(3);
-  return row(name, [`${escape} /${(Number.parseInt(byte, 16) >> 3) & 7}:${byte}`], (o) => {
+  return row(name, [`${esc} /${(Number.parseInt(byte, 16) >> 3) & 7}:${byte}`], (o) => {
     o.call(helper, [n(o, argument)]);
   });
 };
-const onRegister = (name: string, form: string, helper: string, argument: number, sdm = name.toUpperCase()): InsnRow =>
-  row(name, [form], (o, i) => {
-    o.call(helper, [i.index(), n(o, argument)]);
-  }, sdm);
+const onRegister = (
+  name: string,
+  form: string,
+  helper: string,
+  argument: number,
+  sdm = name.toUpperCase(),
+): InsnRow =>
+  row(
+    name,
+    [form],
+    (o, i) => {
+      o.call(helper, [i.index(), n(o, argument)]);
+    },
+    sdm,
+  );
 const conditional = (name: string, form: string, condition: 2 | 3 | 4 | 5 | 6 | 7 | 10 | 11): InsnRow =>
-  row(name, [form], (o, _top, i) => {
-    o.call('fcmov', [i.index(), o.zext(o.flags.cond(condition), 32)]);
-  }, 'FCMOVcc');
+  row(
+    name,
+    [form],
+    (o, _top, i) => {
+      o.call('fcmov', [i.index(), o.zext(o.flags.cond(condition), 32)]);
+    },
+    'FCMOVcc',
+  );
 
 /** Bytes of the environment, and of environment and registers, by operand size. */
-const area = <V>(o: Ops<V>, m: Operand<V>, helper: string, registers: boolean, access: 'read' | 'write'): void => {
+const area = <V>(
+  o: Ops<V>,
+  m: Operand<V>,
+  helper: string,
+  registers: boolean,
+  access: 'read' | 'write',
+): void => {
   const bytes = (o.w === 16 ? 14 : 28) + (registers ? 80 : 0);
   o.call(helper, [m.linear(bytes, access), n(o, o.w)]);
 };
@@ -190,14 +281,34 @@ export const X87_ROWS: readonly InsnRow[] = [
   row('frstor', ['dd /4:mem M'], (o, m) => area(o, m, 'frstor', true, 'read')),
   noWait('fnstenv', ['d9 /6:mem M'], (o, m) => area(o, m, 'fnstenv', false, 'write'), 'FSTENV/FNSTENV'),
   noWait('fnsave', ['dd /6:mem M'], (o, m) => area(o, m, 'fnsave', true, 'write'), 'FSAVE/FNSAVE'),
-  noWait('fnstcw', ['d9 /7:mem Mw'], (o, m) => m.write(o.trunc(o.call('fnstcw', [], 1)[0], 16)), 'FSTCW/FNSTCW'),
-  noWait('fnstsw', ['dd /7:mem Mw', 'df /4:e0 AX'], (o, d) => d.write(o.trunc(o.call('fnstsw', [], 1)[0], 16)), 'FSTSW/FNSTSW'),
-  noWait('fnclex', ['db /4:e2'], (o) => {
-    o.call('fnclex');
-  }, 'FCLEX/FNCLEX'),
-  noWait('fninit', ['db /4:e3'], (o) => {
-    o.call('fninit');
-  }, 'FINIT/FNINIT'),
+  noWait(
+    'fnstcw',
+    ['d9 /7:mem Mw'],
+    (o, m) => m.write(o.trunc(o.call('fnstcw', [], 1)[0], 16)),
+    'FSTCW/FNSTCW',
+  ),
+  noWait(
+    'fnstsw',
+    ['dd /7:mem Mw', 'df /4:e0 AX'],
+    (o, d) => d.write(o.trunc(o.call('fnstsw', [], 1)[0], 16)),
+    'FSTSW/FNSTSW',
+  ),
+  noWait(
+    'fnclex',
+    ['db /4:e2'],
+    (o) => {
+      o.call('fnclex');
+    },
+    'FCLEX/FNCLEX',
+  ),
+  noWait(
+    'fninit',
+    ['db /4:e3'],
+    (o) => {
+      o.call('fninit');
+    },
+    'FINIT/FNINIT',
+  ),
   // FENI, FDISI and FSETPM of the 8087 and 80287 do nothing
   noWait('fnop', ['db /4:e0', 'db /4:e1', 'db /4:e4'], () => {}, 'FNOP'),
   { name: 'fwait', forms: ['9b'], sdm: 'WAIT/FWAIT', sem: () => {}, unit: 'wait', feature: 'fpu' },

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { LabError } from '../../base/error.js';
 import { JUPYTER } from '../paths.js';
-import { type CellResult, Kernel } from './kernel.js';
+import { NBCONVERT } from '../setup.js';
+import { type CellOutput, type CellResult, Kernel } from './kernel.js';
 
 export interface Cell {
   readonly cell_type: 'code' | 'markdown' | 'raw';
@@ -73,21 +74,23 @@ export const runNotebook = async (file: string, progress: Progress = {}): Promis
   }
 };
 
-/** nbconvert as Debian installs it; another python on the path does no harm to it. */
-const JUPYTER_COMMANDS = ['/usr/bin/jupyter-nbconvert'] as const;
-export const nbconvert = (): string | undefined => JUPYTER_COMMANDS.find((c) => existsSync(c));
+/** What the executed code cells with a tag printed, as plain text. */
+export const printedBy = (notebook: Notebook, tag: string): string =>
+  notebook.cells
+    .filter((c) => c.cell_type === 'code' && (c.metadata['tags'] as string[] | undefined)?.includes(tag))
+    .flatMap((c) => ((c['outputs'] ?? []) as CellOutput[]).map((o) => (o.output_type === 'stream' && o.name === 'stdout' ? o.text : '')))
+    .join('');
 
 /** Writes an executed notebook as one HTML file; the old file stays until the new one is complete. */
 export const exportHtml = (notebook: Notebook, target: string): void => {
-  const command = nbconvert();
-  if (command === undefined) throw new LabError('notebook.nbconvert', 'the notebook exporter is not installed', 'run `npx vmxlab setup` (Debian package jupyter-nbconvert)');
+  if (!existsSync(NBCONVERT)) throw new LabError('notebook.nbconvert', 'the notebook exporter is not installed', 'run `npx vmxlab setup` (Debian package jupyter-nbconvert)');
   const work = mkdtempSync(join(tmpdir(), 'vmxlab-export-'));
   try {
     const name = basename(target, '.html');
     const source = join(work, `${name}.ipynb`);
     writeFileSync(source, JSON.stringify(notebook));
     try {
-      execFileSync(command, ['--to', 'html', '--template', 'vmxlab', '--output-dir', work, source], {
+      execFileSync(NBCONVERT, ['--to', 'html', '--template', 'vmxlab', '--output-dir', work, source], {
         env: { ...process.env, JUPYTER_PATH: JUPYTER },
         stdio: ['ignore', 'ignore', 'pipe'],
       });
@@ -96,9 +99,14 @@ export const exportHtml = (notebook: Notebook, target: string): void => {
       throw new LabError('notebook.export', `nbconvert could not export ${name}: ${stderr}`);
     }
     mkdirSync(dirname(target), { recursive: true });
-    const part = `${target}.part`;
-    writeFileSync(part, readFileSync(join(work, `${name}.html`)));
-    renameSync(part, target);
+    const part = `${target}.${process.pid}.part`;
+    try {
+      writeFileSync(part, readFileSync(join(work, `${name}.html`)));
+      renameSync(part, target);
+    } catch (e) {
+      rmSync(part, { force: true });
+      throw new LabError('notebook.export', `${target} could not be written: ${e instanceof Error ? e.message : String(e)}`);
+    }
   } finally {
     rmSync(work, { recursive: true, force: true });
   }

@@ -16,10 +16,22 @@ export interface Encoding {
 }
 
 const list: Encoding[] = [];
-const sse = (name: string, prefix: number, opcode: number, data: Encoding['data'], options: { imm?: boolean; w?: boolean; form?: 'both' | 'reg' | 'mem'; modrm?: number } = {}): void => {
+const sse = (
+  name: string,
+  prefix: number,
+  opcode: number,
+  data: Encoding['data'],
+  options: { imm?: boolean; w?: boolean; form?: 'both' | 'reg' | 'mem'; modrm?: number } = {},
+): void => {
   const head = [...(prefix === 0 ? [] : [prefix]), ...(options.w ? [0x48] : []), 0x0f, opcode];
   const add = (modrm: number, suffix: string): void => {
-    list.push({ name: `${name}${suffix}`, code: [...head, modrm], kind: 'sse', data, ...(options.imm ? { imm: true } : {}) });
+    list.push({
+      name: `${name}${suffix}`,
+      code: [...head, modrm],
+      kind: 'sse',
+      data,
+      ...(options.imm ? { imm: true } : {}),
+    });
   };
   // xmm1 (rcx) with xmm2 (rdx), or with memory
   if (options.modrm !== undefined) add(options.modrm, '');
@@ -42,7 +54,10 @@ four('min', 0x5d);
 four('div', 0x5e);
 four('max', 0x5f);
 four('cmp', 0xc2, true);
-for (const [name, opcode] of [['ucomi', 0x2e], ['comi', 0x2f]] as const) {
+for (const [name, opcode] of [
+  ['ucomi', 0x2e],
+  ['comi', 0x2f],
+] as const) {
   sse(`${name}ss`, 0, opcode, 'f32');
   sse(`${name}sd`, 0x66, opcode, 'f64');
 }
@@ -70,7 +85,16 @@ sse('cvttps2pi', 0, 0x2c, 'f32');
 sse('cvtps2pi', 0, 0x2d, 'f32');
 sse('cvttpd2pi', 0x66, 0x2c, 'f64');
 sse('cvtpd2pi', 0x66, 0x2d, 'f64');
-for (const [name, opcode] of [['movups', 0x10], ['movaps', 0x28], ['unpcklps', 0x14], ['unpckhps', 0x15], ['and', 0x54], ['andn', 0x55], ['or', 0x56], ['xor', 0x57]] as const) {
+for (const [name, opcode] of [
+  ['movups', 0x10],
+  ['movaps', 0x28],
+  ['unpcklps', 0x14],
+  ['unpckhps', 0x15],
+  ['and', 0x54],
+  ['andn', 0x55],
+  ['or', 0x56],
+  ['xor', 0x57],
+] as const) {
   sse(name, 0, opcode, 'int');
   sse(`${name} 66`, 0x66, opcode, 'int');
 }
@@ -119,8 +143,16 @@ for (const prefix of [0, 0x66]) {
     if ([0xd6, 0xd7, 0xe6, 0xe7, 0xf0, 0xf7].includes(opcode)) continue;
     sse(`p${opcode.toString(16)}`, prefix, opcode, 'int');
   }
-  for (const [opcode, digits] of [[0x71, [2, 4, 6]], [0x72, [2, 4, 6]], [0x73, prefix === 0 ? [2, 6] : [2, 3, 6, 7]]] as const) {
-    for (const digit of digits) sse(`shift ${opcode.toString(16)}/${digit}`, prefix, opcode, 'int', { imm: true, modrm: 0xc1 | (digit << 3) });
+  for (const [opcode, digits] of [
+    [0x71, [2, 4, 6]],
+    [0x72, [2, 4, 6]],
+    [0x73, prefix === 0 ? [2, 6] : [2, 3, 6, 7]],
+  ] as const) {
+    for (const digit of digits)
+      sse(`shift ${opcode.toString(16)}/${digit}`, prefix, opcode, 'int', {
+        imm: true,
+        modrm: 0xc1 | (digit << 3),
+      });
   }
 }
 sse('punpcklqdq', 0x66, 0x6c, 'int');
@@ -152,25 +184,79 @@ x87('fild32', [0xdb, 0x07], 'i32');
 x87('fild64', [0xdf, 0x2f], 'i64');
 x87('fbld', [0xdf, 0x27], 'bcd');
 for (const [name, code] of [
-  ['fst m32', [0xd9, 0x17]], ['fstp m32', [0xd9, 0x1f]], ['fst m64', [0xdd, 0x17]], ['fstp m64', [0xdd, 0x1f]], ['fstp m80', [0xdb, 0x3f]],
-  ['fist16', [0xdf, 0x17]], ['fistp16', [0xdf, 0x1f]], ['fist32', [0xdb, 0x17]], ['fistp32', [0xdb, 0x1f]], ['fistp64', [0xdf, 0x3f]], ['fbstp', [0xdf, 0x37]],
-  ['fld st1', [0xd9, 0xc1]], ['fxch', [0xd9, 0xc9]], ['fst st1', [0xdd, 0xd1]], ['fstp st1', [0xdd, 0xd9]], ['ffree', [0xdd, 0xc1]], ['fnop', [0xd9, 0xd0]],
-  ['fcompp', [0xde, 0xd9]], ['fucom', [0xdd, 0xe1]], ['fucomp', [0xdd, 0xe9]], ['fucompp', [0xda, 0xe9]],
-  ['fcomi', [0xdb, 0xf1]], ['fucomi', [0xdb, 0xe9]], ['fcomip', [0xdf, 0xf1]], ['fucomip', [0xdf, 0xe9]],
-  ['fcmovb', [0xda, 0xc1]], ['fcmove', [0xda, 0xc9]], ['fcmovbe', [0xda, 0xd1]], ['fcmovu', [0xda, 0xd9]],
-  ['fcmovnb', [0xdb, 0xc1]], ['fcmovne', [0xdb, 0xc9]], ['fcmovnbe', [0xdb, 0xd1]], ['fcmovnu', [0xdb, 0xd9]],
-  ['fchs', [0xd9, 0xe0]], ['fabs', [0xd9, 0xe1]], ['ftst', [0xd9, 0xe4]], ['fxam', [0xd9, 0xe5]],
-  ['fld1', [0xd9, 0xe8]], ['fldl2t', [0xd9, 0xe9]], ['fldl2e', [0xd9, 0xea]], ['fldpi', [0xd9, 0xeb]], ['fldlg2', [0xd9, 0xec]], ['fldln2', [0xd9, 0xed]], ['fldz', [0xd9, 0xee]],
-  ['fxtract', [0xd9, 0xf4]], ['fprem1', [0xd9, 0xf5]], ['fdecstp', [0xd9, 0xf6]], ['fincstp', [0xd9, 0xf7]], ['fprem', [0xd9, 0xf8]],
-  ['fsqrt', [0xd9, 0xfa]], ['frndint', [0xd9, 0xfc]], ['fscale', [0xd9, 0xfd]],
-  ['fnstcw', [0xd9, 0x3f]], ['fnstsw', [0xdd, 0x3f]], ['fnstsw ax', [0xdf, 0xe0]], ['fnclex', [0xdb, 0xe2]], ['fninit', [0xdb, 0xe3]],
+  ['fst m32', [0xd9, 0x17]],
+  ['fstp m32', [0xd9, 0x1f]],
+  ['fst m64', [0xdd, 0x17]],
+  ['fstp m64', [0xdd, 0x1f]],
+  ['fstp m80', [0xdb, 0x3f]],
+  ['fist16', [0xdf, 0x17]],
+  ['fistp16', [0xdf, 0x1f]],
+  ['fist32', [0xdb, 0x17]],
+  ['fistp32', [0xdb, 0x1f]],
+  ['fistp64', [0xdf, 0x3f]],
+  ['fbstp', [0xdf, 0x37]],
+  ['fld st1', [0xd9, 0xc1]],
+  ['fxch', [0xd9, 0xc9]],
+  ['fst st1', [0xdd, 0xd1]],
+  ['fstp st1', [0xdd, 0xd9]],
+  ['ffree', [0xdd, 0xc1]],
+  ['fnop', [0xd9, 0xd0]],
+  ['fcompp', [0xde, 0xd9]],
+  ['fucom', [0xdd, 0xe1]],
+  ['fucomp', [0xdd, 0xe9]],
+  ['fucompp', [0xda, 0xe9]],
+  ['fcomi', [0xdb, 0xf1]],
+  ['fucomi', [0xdb, 0xe9]],
+  ['fcomip', [0xdf, 0xf1]],
+  ['fucomip', [0xdf, 0xe9]],
+  ['fcmovb', [0xda, 0xc1]],
+  ['fcmove', [0xda, 0xc9]],
+  ['fcmovbe', [0xda, 0xd1]],
+  ['fcmovu', [0xda, 0xd9]],
+  ['fcmovnb', [0xdb, 0xc1]],
+  ['fcmovne', [0xdb, 0xc9]],
+  ['fcmovnbe', [0xdb, 0xd1]],
+  ['fcmovnu', [0xdb, 0xd9]],
+  ['fchs', [0xd9, 0xe0]],
+  ['fabs', [0xd9, 0xe1]],
+  ['ftst', [0xd9, 0xe4]],
+  ['fxam', [0xd9, 0xe5]],
+  ['fld1', [0xd9, 0xe8]],
+  ['fldl2t', [0xd9, 0xe9]],
+  ['fldl2e', [0xd9, 0xea]],
+  ['fldpi', [0xd9, 0xeb]],
+  ['fldlg2', [0xd9, 0xec]],
+  ['fldln2', [0xd9, 0xed]],
+  ['fldz', [0xd9, 0xee]],
+  ['fxtract', [0xd9, 0xf4]],
+  ['fprem1', [0xd9, 0xf5]],
+  ['fdecstp', [0xd9, 0xf6]],
+  ['fincstp', [0xd9, 0xf7]],
+  ['fprem', [0xd9, 0xf8]],
+  ['fsqrt', [0xd9, 0xfa]],
+  ['frndint', [0xd9, 0xfc]],
+  ['fscale', [0xd9, 0xfd]],
+  ['fnstcw', [0xd9, 0x3f]],
+  ['fnstsw', [0xdd, 0x3f]],
+  ['fnstsw ax', [0xdf, 0xe0]],
+  ['fnclex', [0xdb, 0xe2]],
+  ['fninit', [0xdb, 0xe3]],
 ] as const) {
   x87(name, code);
 }
 /** Their last bits differ between processors, so they are compared by distance. */
-export const TRANSCENDENTAL: readonly Encoding[] = ([['f2xm1', 0xf0], ['fyl2x', 0xf1], ['fptan', 0xf2], ['fpatan', 0xf3], ['fyl2xp1', 0xf9], ['fsincos', 0xfb], ['fsin', 0xfe], ['fcos', 0xff]] as const).map(
-  ([name, modrm]) => ({ name, code: [0xd9, modrm], kind: 'x87', data: 'f80' }),
-);
+export const TRANSCENDENTAL: readonly Encoding[] = (
+  [
+    ['f2xm1', 0xf0],
+    ['fyl2x', 0xf1],
+    ['fptan', 0xf2],
+    ['fpatan', 0xf3],
+    ['fyl2xp1', 0xf9],
+    ['fsincos', 0xfb],
+    ['fsin', 0xfe],
+    ['fcos', 0xff],
+  ] as const
+).map(([name, modrm]) => ({ name, code: [0xd9, modrm], kind: 'x87', data: 'f80' }));
 export const ENCODINGS: readonly Encoding[] = list;
 
 /** A biased exponent with all kinds of neighbourhoods. */
@@ -208,8 +294,10 @@ const fraction = (r: Random, bits: number): bigint => {
       return all;
   }
 };
-const f32 = (r: Random): bigint => (BigInt(r.below(2)) << 31n) | (BigInt(exponent(r, 8)) << 23n) | fraction(r, 23);
-const f64 = (r: Random): bigint => (BigInt(r.below(2)) << 63n) | (BigInt(exponent(r, 11)) << 52n) | fraction(r, 52);
+const f32 = (r: Random): bigint =>
+  (BigInt(r.below(2)) << 31n) | (BigInt(exponent(r, 8)) << 23n) | fraction(r, 23);
+const f64 = (r: Random): bigint =>
+  (BigInt(r.below(2)) << 63n) | (BigInt(exponent(r, 11)) << 52n) | fraction(r, 52);
 const f80 = (r: Random, plain: boolean): readonly [bigint, number] => {
   let e = exponent(r, 15);
   if (plain) e = 0x3fff - 40 + r.below(80);
@@ -240,7 +328,8 @@ const putData = (view: DataView, at: number, bytes: number, data: Encoding['data
     let v: bigint;
     if (data === 'f32') v = f32(r) | (f32(r) << 32n);
     else if (data === 'f64') v = f64(r);
-    else if (data === 'bcd') v = i % 16 === 0 ? bcd(r) : BigInt(r.below(10) | (r.below(10) << 4) | (r.below(2) << 15));
+    else if (data === 'bcd')
+      v = i % 16 === 0 ? bcd(r) : BigInt(r.below(10) | (r.below(10) << 4) | (r.below(2) << 15));
     else if (data === 'f80') {
       const [sig, se] = f80(r, false);
       v = i % 16 === 0 ? sig : BigInt(se);
@@ -255,12 +344,24 @@ export const makeCase = (e: Encoding, r: Random): Uint8Array => {
   const view = new DataView(bytes.buffer);
   const trig = e.kind === 'x87' && e.code[0] === 0xd9 && e.code[1] >= 0xf0;
   const masks = r.below(4) === 0 ? r.below(64) : 0x3f;
-  view.setUint16(0, 0x40 | (e.kind === 'x87' ? masks : 0x3f) | ([0, 2, 3, 3][r.below(4)] << 8) | (r.below(4) << 10), true);
+  view.setUint16(
+    0,
+    0x40 | (e.kind === 'x87' ? masks : 0x3f) | ([0, 2, 3, 3][r.below(4)] << 8) | (r.below(4) << 10),
+    true,
+  );
   const top = r.below(8);
   // conditions and masked flags may be set before; an exception must not be pending
   view.setUint16(2, (top << 11) | (r.u32() & 0x4700), true);
   view.setUint8(4, r.below(3) === 0 ? r.below(256) : 0xff);
-  view.setUint32(24, ((r.below(5) === 0 ? r.below(64) : 0x3f) << 7) | (r.below(4) << 13) | (r.below(4) === 0 ? 0x8000 : 0) | (r.below(4) === 0 ? 0x40 : 0) | (r.below(2) === 0 ? 0x20 : 0), true);
+  view.setUint32(
+    24,
+    ((r.below(5) === 0 ? r.below(64) : 0x3f) << 7) |
+      (r.below(4) << 13) |
+      (r.below(4) === 0 ? 0x8000 : 0) |
+      (r.below(4) === 0 ? 0x40 : 0) |
+      (r.below(2) === 0 ? 0x20 : 0),
+    true,
+  );
   view.setUint32(28, 0xffff, true);
   const plain = trig && r.below(2) === 0;
   for (let i = 0; i < 8; i++) {

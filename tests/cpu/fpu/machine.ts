@@ -1,7 +1,8 @@
 /** Runs one instruction of a case on an engine, from and to the structure that `tests/hardware/fpu-vectors.c` uses. */
-import { FPU_HELPERS } from '../../../lib/cpu/fpu/helpers.js';
+
 import { Cpu } from '../../../lib/cpu/core.js';
 import type { Engine } from '../../../lib/cpu/engine.js';
+import { FPU_HELPERS } from '../../../lib/cpu/fpu/helpers.js';
 import { createInterpreter } from '../../../lib/cpu/interpreter/interpreter.js';
 import { createReference } from '../../../lib/cpu/reference.js';
 import { readRflags, writeRflags } from '../../../lib/cpu/rflags.js';
@@ -10,7 +11,16 @@ import { createMmu } from '../../../lib/memory/mmu.js';
 import { Ram } from '../../../lib/memory/ram.js';
 
 /** Offsets and size of `struct state`. */
-export const AT = { fx: 0, rax: 512, rcx: 520, rdx: 528, rflags: 536, memory: 544, code: 672, size: 704 } as const;
+export const AT = {
+  fx: 0,
+  rax: 512,
+  rcx: 520,
+  rdx: 528,
+  rflags: 536,
+  memory: 544,
+  code: 672,
+  size: 704,
+} as const;
 /** POSIX number of SIGFPE, by which an unmasked SSE exception shows. */
 const SIGFPE = 8;
 
@@ -90,7 +100,8 @@ const COMPARES = /^f(u?com|tst)/;
 const ignored = (name: string, expected: Uint8Array, at: number): boolean => {
   const trapped = expected[AT.code] !== 0;
   const pending = (expected[2] & 0x80) !== 0;
-  if (name.startsWith('cvt') && name.includes('pi') && (trapped || name === 'cvtpi2ps m')) return at < 24 || (at >= 32 && at < 160);
+  if (name.startsWith('cvt') && name.includes('pi') && (trapped || name === 'cvtpi2ps m'))
+    return at < 24 || (at >= 32 && at < 160);
   if (!COMPARES.test(name)) return false;
   return (at === 0 && (pending || name.includes('comi'))) || (pending && at === AT.rflags);
 };
@@ -104,7 +115,8 @@ export const differences = (name: string, expected: Uint8Array, actual: Uint8Arr
   const compare = (label: string, at: number, mask = 0xffff_ffff_ffff_ffffn): void => {
     const x = e.getBigUint64(at, true) & mask;
     const y = a.getBigUint64(at, true) & mask;
-    if (x !== y && !ignored(name, expected, at)) found.push(`${name}: ${label} is ${hex(y)}, hardware has ${hex(x)}`);
+    if (x !== y && !ignored(name, expected, at))
+      found.push(`${name}: ${label} is ${hex(y)}, hardware has ${hex(x)}`);
   };
   compare('fcw, fsw, ftw', 0, 0x0000_00ff_ffff_ffffn);
   compare('mxcsr', 24, 0xffff_ffffn);

@@ -5,7 +5,9 @@ import { TRANSCENDENTAL } from './cases.js';
 import { createMachine, differences } from './machine.js';
 import { decodeVectors, nearly } from './vectors.js';
 
-const { origin, cases } = decodeVectors(readFileSync(new URL('../../../data/vectors/fpu.bin.gz', import.meta.url)));
+const { origin, cases } = decodeVectors(
+  readFileSync(new URL('../../../data/vectors/fpu.bin.gz', import.meta.url)),
+);
 
 describe.each(['reference', 'interpreter'] as const)(`${origin.processor} and the %s engine`, (name) => {
   it('agree', { timeout: 60_000 }, () => {

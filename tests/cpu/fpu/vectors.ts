@@ -23,9 +23,20 @@ export const ALL: readonly Encoding[] = [...ENCODINGS, ...TRANSCENDENTAL];
 const WORDS = AT.size / 8;
 /** Pointers and opcode of the x87 and the MXCSR mask are not compared; they would only make the file larger. */
 const significant = (word: number): bigint =>
-  word === 0 ? 0x0000_00ff_ffff_ffffn : word === 1 || word === 2 ? 0n : word === 3 ? 0xffff_ffffn : word === 67 ? 0x8d5n : (1n << 64n) - 1n;
+  word === 0
+    ? 0x0000_00ff_ffff_ffffn
+    : word === 1 || word === 2
+      ? 0n
+      : word === 3
+        ? 0xffff_ffffn
+        : word === 67
+          ? 0x8d5n
+          : (1n << 64n) - 1n;
 
-export const encodeVectors = (origin: Provenance, results: readonly (readonly [given: Uint8Array, expected: Uint8Array])[]): Uint8Array => {
+export const encodeVectors = (
+  origin: Provenance,
+  results: readonly (readonly [given: Uint8Array, expected: Uint8Array])[],
+): Uint8Array => {
   const parts: Uint8Array[] = [new TextEncoder().encode(`${JSON.stringify(origin)}\n`)];
   for (const [given, expected] of results) {
     const a = new DataView(given.buffer, given.byteOffset);
@@ -47,7 +58,9 @@ export const encodeVectors = (origin: Provenance, results: readonly (readonly [g
   return gzipSync(Buffer.concat(parts), { level: 9 });
 };
 
-export const decodeVectors = (file: Uint8Array): { readonly origin: Provenance; readonly cases: readonly Recorded[] } => {
+export const decodeVectors = (
+  file: Uint8Array,
+): { readonly origin: Provenance; readonly cases: readonly Recorded[] } => {
   const bytes = new Uint8Array(gunzipSync(file));
   const end = bytes.indexOf(10);
   const origin = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end))) as Provenance;
@@ -72,7 +85,9 @@ export const decodeVectors = (file: Uint8Array): { readonly origin: Provenance; 
 
 /** Units in the last place between two 80-bit values, or Infinity when signs or exponents are far apart. */
 const distance = (a: DataView, b: DataView, i: number): number => {
-  const value = (v: DataView): bigint => (BigInt(v.getUint16(40 + 16 * i, true) & 0x7fff) << 63n) | (v.getBigUint64(32 + 16 * i, true) & 0x7fff_ffff_ffff_ffffn);
+  const value = (v: DataView): bigint =>
+    (BigInt(v.getUint16(40 + 16 * i, true) & 0x7fff) << 63n) |
+    (v.getBigUint64(32 + 16 * i, true) & 0x7fff_ffff_ffff_ffffn);
   const signs = (a.getUint16(40 + 16 * i, true) ^ b.getUint16(40 + 16 * i, true)) & 0x8000;
   return signs !== 0 ? Infinity : Math.abs(Number(value(a) - value(b)));
 };

@@ -1,59 +1,38 @@
 /** A processor over flat memory (linear address = physical address) on the reference engine, with tables for every mode. */
-import { Cpu, type MemoryUnit } from '../../../lib/cpu/core.js';
+import { Cpu } from '../../../lib/cpu/core.js';
+import type { Engine } from '../../../lib/cpu/engine.js';
+import { FPU_HELPERS } from '../../../lib/cpu/fpu/helpers.js';
+import { createInterpreter } from '../../../lib/cpu/interpreter/interpreter.js';
 import { createReference } from '../../../lib/cpu/reference.js';
 import { SYSTEM_HELPERS } from '../../../lib/cpu/system/helpers.js';
 import { resetState } from '../../../lib/cpu/system/reset.js';
 import { modeChanged, setSegment } from '../../../lib/cpu/system/segments.js';
 import { LEAVE, S, SEG } from '../../../lib/isa/state.js';
-import { LEFT, TLB_EMPTY, TLB_SET_BYTES } from '../../../lib/memory/access.js';
-import { LAYOUT, Ram } from '../../../lib/memory/ram.js';
+import { Mmu } from '../../../lib/memory/mmu.js';
+import { Ram } from '../../../lib/memory/ram.js';
 
-export const RAM_BYTES = 1 << 20;
-/** An access at or above this linear address is a page fault. */
-export const HOLE = 0x10_0000n;
+const RAM_BYTES = 1 << 20;
 
-class FlatMemory implements MemoryUnit {
-  readonly #cpu: Cpu;
+/** The MMU, writing down the operations that instructions ask for. */
+class LoggingMmu extends Mmu {
   readonly log: string[] = [];
-  constructor(cpu: Cpu) {
-    this.#cpu = cpu;
-    cpu.u64.fill(TLB_EMPTY, LAYOUT.tlb / 8, (LAYOUT.tlb + TLB_SET_BYTES) / 8);
-    for (const set of [S.tlbRead, S.tlbWrite, S.tlbExec]) cpu.set32(set, LAYOUT.tlb);
-  }
-  access(lo: number, hi: number, size: number, kind: number, privilege?: string): number {
-    const lin = (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
-    if (lin + BigInt(size) > HOLE) {
-      const user = privilege === 'user' || (privilege !== 'supervisor' && this.#cpu.get32(S.cpl) === 3);
-      this.#cpu.fault(14, (kind === 0 ? 0 : 2) | (user ? 4 : 0), lin);
-      return LEFT;
-    }
-    return this.#cpu.ram.base + Number(lin);
-  }
-  commit(): void {}
-  fetch(lo: number, hi: number): number {
-    const at = this.access(lo, hi, 1, 3);
-    return at === LEFT ? LEFT : at - this.#cpu.ram.base;
-  }
-  contextChanged(): void {
-    this.log.push('context');
-  }
-  loadCr3(keep: boolean): void {
+  override loadCr3(keep: boolean): void {
     this.log.push(`cr3 ${keep}`);
+    super.loadCr3(keep);
   }
-  invlpg(lo: number, hi: number): void {
+  override invlpg(lo: number, hi: number): void {
     this.log.push(`invlpg ${hi >>> 0}:${lo >>> 0}`);
+    super.invlpg(lo, hi);
   }
-  invpcid(type: number, pcid: number, lo: number): void {
+  override invpcid(type: number, pcid: number, lo: number, hi: number): void {
     this.log.push(`invpcid ${type} ${pcid} ${lo}`);
-  }
-  flushAll(): void {
-    this.log.push('flush');
+    super.invpcid(type, pcid, lo, hi);
   }
 }
 
 export interface Flat {
   readonly cpu: Cpu;
-  readonly mmu: FlatMemory;
+  readonly mmu: LoggingMmu;
   put(at: number, size: 1 | 2 | 4 | 8, ...values: (number | bigint)[]): void;
   get(at: number, size: 1 | 2 | 4 | 8): bigint;
   /** Executes `n` instructions of `code` placed at `at` (default: CS:RIP) on the reference engine. Returns `S.leave`. */
@@ -72,6 +51,7 @@ export const AT = {
   istStack: 0x7000,
   userStack: 0x9000,
   handler: 0xa000,
+  pml4: 0x1_0000,
 } as const;
 export const SEL = {
   kcode: 0x08,
@@ -100,20 +80,54 @@ export const descriptor = (base: number, limit: number, access: number, flags: n
   (BigInt(flags) << 52n) |
   (BigInt(base >>> 24) << 56n);
 
+export const ENGINES = ['reference', 'interpreter'] as const;
+export type EngineName = (typeof ENGINES)[number];
+
+interface Machine {
+  readonly cpu: Cpu;
+  readonly mmu: LoggingMmu;
+  readonly engine: Engine;
+}
+/** One machine an engine, reset for each test: generating an interpreter takes a while. */
+const machines = new Map<EngineName, Machine>();
+const machineOf = (name: EngineName): Machine => {
+  let m = machines.get(name);
+  if (m === undefined) {
+    const cpu = new Cpu(new Ram(RAM_BYTES));
+    const mmu = new LoggingMmu(cpu);
+    cpu.mmu = mmu;
+    const helpers = { ...SYSTEM_HELPERS, ...FPU_HELPERS };
+    const engine =
+      name === 'reference' ? createReference(cpu, helpers) : createInterpreter(cpu, mmu, helpers);
+    m = { cpu, mmu, engine };
+    machines.set(name, m);
+  }
+  return m;
+};
+
+let current: EngineName = 'reference';
+/** Chooses the engine of the machines that follow. */
+export const useEngine = (name: EngineName): void => {
+  current = name;
+};
+
 export const makeFlat = (): Flat => {
-  const ram = new Ram(RAM_BYTES);
-  const cpu = new Cpu(ram);
-  const mmu = new FlatMemory(cpu);
-  cpu.mmu = mmu;
+  const { cpu, mmu, engine } = machineOf(current);
+  const { ram } = cpu;
+  ram.writeBytes(0, new Uint8Array(RAM_BYTES));
+  cpu.guest = undefined;
+  cpu.ports = undefined;
+  cpu.extraCycles = 0;
   resetState(cpu);
-  const engine = createReference(cpu, SYSTEM_HELPERS);
+  mmu.flushAll();
+  mmu.log.length = 0;
   const put: Flat['put'] = (at, size, ...values) => {
+    const bytes = new Uint8Array(values.length * size);
     values.forEach((v, i) => {
       for (let b = 0; b < size; b++)
-        ram.u8[ram.base + at + i * size + b] = Number(
-          (BigInt.asUintN(64, BigInt(v)) >> BigInt(8 * b)) & 0xffn,
-        );
+        bytes[i * size + b] = Number((BigInt.asUintN(64, BigInt(v)) >> BigInt(8 * b)) & 0xffn);
     });
+    ram.writeBytes(at, bytes);
   };
   const get: Flat['get'] = (at, size) => {
     let v = 0n;
@@ -130,7 +144,11 @@ export const makeFlat = (): Flat => {
     cpu.i32[(cpu.at + S.budget) >>> 2] = n;
     // The run loop's part: one instruction a slice under an interrupt shadow.
     engine.run();
-    while (cpu.get32(S.leave) === LEAVE.attention && cpu.i32[(cpu.at + S.budget) >>> 2]! > 0) {
+    while (
+      cpu.get32(S.activity) === 0 &&
+      cpu.get32(S.leave) === LEAVE.attention &&
+      cpu.i32[(cpu.at + S.budget) >>> 2]! > 0
+    ) {
       cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) & ~3);
       engine.run();
     }
@@ -160,7 +178,13 @@ export const makeFlat = (): Flat => {
   return { cpu, mmu, put, get, run, outcome };
 };
 
-const tables = (cpu: Cpu): void => {
+/** Identity page tables for the first 2 MiB, accessible to everybody. */
+const tables = (f: Flat): void => {
+  const { cpu } = f;
+  f.put(AT.pml4, 8, AT.pml4 + 0x1000 + 7);
+  f.put(AT.pml4 + 0x1000, 8, AT.pml4 + 0x2000 + 7);
+  f.put(AT.pml4 + 0x2000, 8, 0xe7);
+  cpu.set64(S.cr3, BigInt(AT.pml4));
   cpu.set64(S.gdtrBase, BigInt(AT.gdt));
   cpu.set32(S.gdtrLimit, 0x8f);
   cpu.set64(S.idtrBase, BigInt(AT.idt));
@@ -170,7 +194,7 @@ const tables = (cpu: Cpu): void => {
 /** 64-bit mode at CPL 0 or 3, interrupts enabled. */
 export const enter64 = (f: Flat, cpl: 0 | 3 = 0): void => {
   const { cpu } = f;
-  tables(cpu);
+  tables(f);
   cpu.set64(S.cr0, 0x8001_0031n);
   cpu.set64(S.cr4, 0x20n);
   cpu.set64(S.efer, 0xd01n);
@@ -195,7 +219,7 @@ export const enter64 = (f: Flat, cpl: 0 | 3 = 0): void => {
 /** 32-bit protected mode without paging. */
 export const enter32 = (f: Flat, cpl: 0 | 3 = 0): void => {
   const { cpu } = f;
-  tables(cpu);
+  tables(f);
   cpu.set64(S.cr0, 0x31n);
   cpu.set64(S.efer, 0n);
   cpu.set32(S.eflags, 0x202);

@@ -1,0 +1,64 @@
+/** `vmxlab lab`, `setup` and `notebook`: the notebook as a report, what it needs, and Jupyter on it. */
+import { join, relative } from 'node:path';
+import type { Command } from 'commander';
+import { NOTEBOOKS, REPORTS } from '../lab/paths.js';
+import { openNotebooks } from '../lab/notebook/serve.js';
+import { setUp, setUpJupyter } from '../lab/setup.js';
+import { ProgressLine } from './terminal.js';
+
+/** The notebook that is the lab's report, and the tag of the cell that prints the comparison. */
+export const LAB_NOTEBOOK = '01-nested-vs-shadow';
+export const COMPARISON_TAG = 'comparison';
+
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
+const lab = async (): Promise<number> => {
+  setUp(say);
+  // loads zeromq, which the other commands do not need
+  const { exportHtml, printedBy, runNotebook } = await import('../lab/notebook/notebook.js');
+  const line = new ProgressLine();
+  const started = performance.now();
+  say(`running notebooks/${LAB_NOTEBOOK}.ipynb`);
+  const notebook = await runNotebook(join(NOTEBOOKS, `${LAB_NOTEBOOK}.ipynb`), {
+    cell: (n, of, source) => line.show(`[${n}/${of}] ${source.trim().split('\n')[0] ?? ''}`),
+    done: (n, of, result) => {
+      line.clear();
+      if (result.milliseconds > 1000) say(`  cell ${n} of ${of}: ${(result.milliseconds / 1000).toFixed(1)} s`);
+    },
+  }).finally(() => line.clear());
+  const target = join(REPORTS, `${LAB_NOTEBOOK}.html`);
+  line.show('exporting');
+  exportHtml(notebook, target);
+  line.clear();
+  say(`done in ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  process.stdout.write(`${printedBy(notebook, COMPARISON_TAG).trimEnd()}\n\nreport: ${relative(process.cwd(), target)}\n`);
+  return 0;
+};
+
+export const addLab = (program: Command, done: (status: number) => void): Command[] => [
+  program
+    .command('lab')
+    .description("set up what is missing, run the lab's notebook, and write its report")
+    .action(async () => done(await lab())),
+  program
+    .command('setup')
+    .description('install the notebook exporter and download the Debian guest')
+    .option('--force', 'download the Debian guest again, in its current version')
+    .action((flags: { readonly force?: boolean }) => {
+      setUp(say, flags.force === true);
+      say('everything is there');
+      done(0);
+    }),
+  program
+    .command('notebook')
+    .description('open the notebooks in Jupyter, installing it if needed')
+    .option('--no-browser', 'only print the address')
+    .option('--port <N>', 'port of the server')
+    .action(async (flags: { readonly browser: boolean; readonly port?: string }) => {
+      setUp(say);
+      setUpJupyter(say);
+      done(await openNotebooks({ browser: flags.browser, ...(flags.port === undefined ? {} : { port: flags.port }) }));
+    }),
+];

@@ -1,0 +1,28 @@
+/** What the commands say and write about a run. */
+import type { RunResult } from '../lab/machine.js';
+
+const whole = (n: number): string => n.toLocaleString('en-US');
+const sum = (counts: Readonly<Record<number, number>>): number => Object.values(counts).reduce((s, n) => s + n, 0);
+
+/** One line: how the run ended and what it took. */
+export const summary = (r: RunResult): string =>
+  `${r.paging}: ${r.outcome} after ${whole(r.instructions)} instructions, ${whole(sum(r.exits))} VM exits, ${r.wallSeconds.toFixed(1)} s`;
+
+/** A run as JSON data; the VMCS controls are hexadecimal text, because they can have 64 bits. */
+export const resultData = (r: RunResult): Record<string, unknown> => ({
+  ...r,
+  controls: Object.fromEntries(Object.entries(r.controls).map(([name, value]) => [name, `0x${value.toString(16)}`])),
+});
+
+export const json = (data: unknown): string => `${JSON.stringify(data, undefined, 2)}\n`;
+
+/** Progress in words: millions of instructions and their rate. */
+export const progressText = (what: string, instructions: number, started: number): string => {
+  const seconds = (performance.now() - started) / 1000;
+  const rate = seconds > 0.2 ? `, ${(instructions / 1e6 / seconds).toFixed(0)} M/s` : '';
+  return `${what}: ${(instructions / 1e6).toFixed(0)} M instructions, ${seconds.toFixed(0)} s${rate}`;
+};
+
+/** Exit status: 0 when the guest ended as asked, 4 when it ended otherwise. */
+export const statusOf = (r: RunResult, until: string | undefined): number =>
+  r.outcome === (until === undefined ? 'poweroff' : 'until') ? 0 : 4;

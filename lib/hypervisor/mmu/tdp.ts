@@ -1,0 +1,232 @@
+/**
+ * The two-dimensional MMU (ept=1): EPT entries made one leaf a violation (KVM-4, KVM-7.1.17 and 18, measured C).
+ *
+ * Leaves are 2 MiB where the slots allow it, else 4 KiB; write-back memory, "ignore PAT", all rights. With tdp_mmu=N the
+ * aligned group of 8 is filled ahead as KVM's older direct MMU does. An MMIO page gets a misconfigured entry at its first
+ * access. Nothing is ever write-protected: guest tables are not shadowed. Not modelled: dirty logging (PML).
+ */
+import { PF } from '../../isa/state.js';
+import type { PhysicalMemory } from '../../vmx/port.js';
+import type { FrameAllocator, MemorySlots } from '../memslots.js';
+import type { KvmStats } from '../stats.js';
+import { APIC_GFN } from './context.js';
+import type { GuestPageFault, KvmMmu, MmuDeps, MmuOptions, MmuVcpu, PageFaultResult } from './mmu.js';
+import { pagingMode } from './roles.js';
+import {
+  AD_DISABLED,
+  addressHigh,
+  addressOf,
+  EPT,
+  EPT_WRITABLE,
+  eptMmioHi,
+  eptMmioLo,
+  GENERATION_MASK,
+  indexAt,
+  isEptMmio,
+  MMU_PRESENT,
+  mmioGeneration,
+} from './spte.js';
+import { GuestWalker } from './walker.js';
+
+const GROUP = 8;
+/** EPTP: write-back, walk length 4, accessed and dirty flags. */
+const EPTP = { wbLength4: 6 | (3 << 3), ad: 0x40 } as const;
+
+export class TdpMmu implements KvmMmu {
+  readonly #memory: PhysicalMemory;
+  readonly #frames: FrameAllocator;
+  readonly #slots: MemorySlots;
+  readonly #vcpu: MmuVcpu;
+  readonly #stats: KvmStats;
+  readonly #options: MmuOptions;
+  readonly #walker: GuestWalker;
+  readonly #tables: number[] = [];
+  #root = -1;
+  #loaded = false;
+  #generation = 0;
+  #p4k = 0;
+  #p2m = 0;
+
+  constructor(deps: MmuDeps) {
+    this.#memory = deps.memory;
+    this.#frames = deps.frames;
+    this.#slots = deps.slots;
+    this.#vcpu = deps.vcpu;
+    this.#stats = deps.stats;
+    this.#options = deps.options;
+    this.#walker = new GuestWalker(deps.vcpu, deps.slots, deps.memory, deps.options.maxPhyAddr ?? 40, deps.options.gbPages ?? true);
+  }
+
+  reload(): boolean {
+    if (this.#loaded) return true;
+    if (this.#root < 0) {
+      this.#root = this.#newTable();
+      this.#vcpu.requestTlbFlush();
+    }
+    this.#loaded = true;
+    this.#vcpu.setRoot(this.#root + (EPTP.wbLength4 | (this.#options.eptad ? EPTP.ad : 0)));
+    return true;
+  }
+
+  // ---- entries
+  #lo(at: number): number {
+    return this.#memory.u32[(at + this.#memory.base) >>> 2];
+  }
+  #hi(at: number): number {
+    return this.#memory.u32[((at + this.#memory.base) >>> 2) + 1];
+  }
+  #put(at: number, lo: number, hi: number): void {
+    const i = (at + this.#memory.base) >>> 2;
+    this.#memory.u32[i] = lo;
+    this.#memory.u32[i + 1] = hi;
+  }
+  #newTable(): number {
+    const hpa = this.#frames.page();
+    this.#tables.push(hpa);
+    return hpa;
+  }
+  #linkTable(at: number): number {
+    const table = this.#newTable();
+    const { eptad } = this.#options;
+    this.#put(at, (table | EPT.rwx | MMU_PRESENT | (eptad ? EPT.a : 0)) >>> 0, addressHigh(table) | (eptad ? 0 : AD_DISABLED));
+    return table;
+  }
+  /** @param ahead filled before anyone asked: not accessed */
+  #putLeaf(at: number, level: 1 | 2, hpa: number, executable: boolean, ahead: boolean): void {
+    const { eptad } = this.#options;
+    const rights = executable ? EPT.rwx : EPT.rwx & ~EPT.x;
+    const flags = eptad ? EPT.d | (ahead ? 0 : EPT.a) : 0;
+    this.#put(
+      at,
+      (hpa | rights | EPT.wbIpat | flags | MMU_PRESENT | (level === 2 ? EPT.ps : 0)) >>> 0,
+      (addressHigh(hpa) | EPT_WRITABLE | (eptad ? 0 : AD_DISABLED)) >>> 0,
+    );
+    this.#count(level, 1);
+  }
+  #count(level: 1 | 2, by: number): void {
+    if (level === 1) this.#stats.pages_4k = this.#p4k += by;
+    else this.#stats.pages_2m = this.#p2m += by;
+  }
+
+  pageFault(address: number | bigint, code: number): PageFaultResult {
+    const gpa = Number(address);
+    const gfn = Math.floor(gpa / 4096);
+    const frame = this.#slots.frame(gfn);
+    if (frame === undefined && gfn === APIC_GFN && (this.#options.apicAccessPage ?? true)) return 'emulate';
+    this.reload();
+    const { nxHugePages } = this.#options;
+    const fetch = (code & PF.i) !== 0;
+    const goal = frame !== undefined && this.#slots.canMap2M(gfn) && !(nxHugePages && fetch) ? 2 : 1;
+    const lo = gpa % 0x1_0000_0000;
+    const hi = addressHigh(gpa);
+    let table = this.#root;
+    let level = 4;
+    for (; ; level--) {
+      const at = table + indexAt(lo, hi, level) * 8;
+      const elo = this.#lo(at);
+      const present = (elo & MMU_PRESENT) !== 0;
+      const leaf = present && (level === 1 || (elo & EPT.ps) !== 0);
+      if (leaf && !(level === 2 && goal === 1)) {
+        const wanted = fetch ? EPT.x : 0;
+        if ((elo & wanted) === wanted) return 'spurious';
+      }
+      if (level === 2 && leaf) {
+        table = this.#split(at, elo);
+        continue;
+      }
+      if (level === goal && !(level === 2 && present)) {
+        if (frame === undefined) {
+          this.#put(at, eptMmioLo(gfn, this.#generation), eptMmioHi(gfn, this.#generation));
+          this.#stats.pf_mmio_spte_created++;
+          return 'emulate';
+        }
+        this.#putLeaf(at, goal as 1 | 2, goal === 2 ? frame - (gfn % 512) * 4096 : frame, goal === 1 || !nxHugePages, false);
+        if (!this.#options.tdpMmu && goal === 1) this.#ahead(at, gfn);
+        return 'fixed';
+      }
+      table = present ? addressOf(elo, this.#hi(at)) : this.#linkTable(at);
+    }
+  }
+
+  /** The NX workaround: a 2 MiB leaf becomes 512 small ones that may be executed. */
+  #split(at: number, elo: number): number {
+    const hpa = addressOf(elo & ~0xfff, this.#hi(at));
+    this.#count(2, -1);
+    const table = this.#linkTable(at);
+    for (let i = 0; i < 512; i++) this.#putLeaf(table + i * 8, 1, hpa + i * 4096, true, false);
+    this.#stats.nx_lpage_splits++;
+    this.#stats.remote_tlb_flush_requests++;
+    this.#vcpu.requestTlbFlush();
+    return table;
+  }
+
+  /** tdp_mmu=N: absent neighbours that the host has frames for. */
+  #ahead(at: number, gfn: number): void {
+    const start = at - (gfn % GROUP) * 8;
+    for (let i = 0; i < GROUP; i++) {
+      const entry = start + i * 8;
+      if ((this.#lo(entry) & MMU_PRESENT) !== 0) continue;
+      const hpa = this.#slots.backed(gfn - (gfn % GROUP) + i);
+      if (hpa === undefined) return;
+      this.#putLeaf(entry, 1, hpa, true, true);
+    }
+  }
+
+  mmioAddress(address: number | bigint): number | undefined {
+    const gpa = Number(address);
+    const lo = gpa % 0x1_0000_0000;
+    const hi = addressHigh(gpa);
+    let table = this.#root;
+    if (table < 0) return undefined;
+    for (let level = 4; ; level--) {
+      const at = table + indexAt(lo, hi, level) * 8;
+      const elo = this.#lo(at);
+      const ehi = this.#hi(at);
+      if (level === 1) return isEptMmio(elo) && mmioGeneration(elo, ehi) === this.#generation ? gpa : undefined;
+      if ((elo & MMU_PRESENT) === 0 || (elo & EPT.ps) !== 0) return undefined;
+      table = addressOf(elo, ehi);
+    }
+  }
+
+  // ---- the guest's own translations belong to the processor
+  newCr3(): void {}
+  invlpg(): void {}
+  invpcid(): void {}
+  contextReset(): void {}
+  unload(): void {}
+  pteWrite(): void {}
+  faultDuringDelivery(): void {}
+  unprotectAndRetry(): boolean {
+    return false;
+  }
+  flushGuestTlb(): void {
+    this.#vcpu.requestTlbFlush();
+  }
+
+  gvaToGpa(gva: bigint, access: number): number | GuestPageFault {
+    const mode = pagingMode(this.#vcpu);
+    if (mode.levels === 0) return Number(gva);
+    const lo = Number(gva & 0xffff_ffffn);
+    const w = this.#walker;
+    if (w.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i))) return w.gfn * 4096 + (lo & 0xfff);
+    return { code: w.code, address: gva };
+  }
+
+  zapAll(): void {
+    for (const table of this.#tables) this.#frames.freePage(table);
+    this.#tables.length = 0;
+    this.#root = -1;
+    this.#loaded = false;
+    this.#count(1, -this.#p4k);
+    this.#count(2, -this.#p2m);
+    this.#stats.nx_lpage_splits = 0;
+    this.#generation = (this.#generation + 1) & GENERATION_MASK;
+    this.#vcpu.requestTlbFlush();
+  }
+
+  get pages(): KvmMmu['pages'] {
+    return { shadow: this.#tables.length, unsync: 0, p4k: this.#p4k, p2m: this.#p2m, p1g: 0 };
+  }
+}
+
+export const createTdpMmu = (deps: MmuDeps): TdpMmu => new TdpMmu(deps);
