@@ -29,7 +29,9 @@ export const withTrace = async <T>(
   const file = new WholeFile(trace.file);
   let result: T;
   try {
-    result = await work({ trace: { first: trace.first, last: trace.last, write: (text) => file.write(text) } });
+    result = await work({
+      trace: { first: trace.first, last: trace.last, write: (text) => file.write(text) },
+    });
   } catch (e) {
     file.discard();
     throw e;
@@ -46,10 +48,13 @@ interface Flags extends BootFlags {
 const run = async (flags: Flags): Promise<number> => {
   const options = bootOptions(flags);
   const shell = flags.shell === true;
-  if (shell && options.workload !== undefined) throw new LabError('cli.conflict', '--shell runs no workload', 'leave out --workload and -e');
-  if (shell && options.initrd !== undefined) throw new LabError('cli.conflict', '--shell has no effect with --initrd');
+  if (shell && options.workload !== undefined)
+    throw new LabError('cli.conflict', '--shell runs no workload', 'leave out --workload and -e');
+  if (shell && options.initrd !== undefined)
+    throw new LabError('cli.conflict', '--shell has no effect with --initrd');
   const keyboard = process.stdin.isTTY === true;
-  if (shell && !keyboard) throw new LabError('cli.terminal', '--shell needs a terminal on stdin', 'for a script, use -e SCRIPT');
+  if (shell && !keyboard)
+    throw new LabError('cli.terminal', '--shell needs a terminal on stdin', 'for a script, use -e SCRIPT');
   const trace = traceOption(flags.trace);
   const line = new ProgressLine();
   const stream = new ConsoleStream(line);
@@ -63,7 +68,9 @@ const run = async (flags: Flags): Promise<number> => {
         ...(shell ? { shell } : {}),
         signal: controller.signal,
         onConsole: (bytes) => stream.write(bytes),
-        ...(shell ? {} : { onProgress: (n: number) => stream.progress(progressText(flags.paging, n, started)) }),
+        ...(shell
+          ? {}
+          : { onProgress: (n: number) => stream.progress(progressText(flags.paging, n, started)) }),
       };
       if (!keyboard) return bootUnder(flags.paging, all);
       return withKeyboard(controller, shell, (input) => bootUnder(flags.paging, { ...all, input }));
@@ -90,7 +97,12 @@ Examples:
 export const addBoot = (program: Command, done: (status: number) => void): Command => {
   const command = program.command('boot').description('boot a guest and show its console');
   addBootOptions(command)
-    .option('--paging <KIND>', `nested or shadow paging: ${PAGINGS.join(', ')}`, oneOf('--paging', PAGINGS), 'ept')
+    .option(
+      '--paging <KIND>',
+      `nested or shadow paging: ${PAGINGS.join(', ')}`,
+      oneOf('--paging', PAGINGS),
+      'ept',
+    )
     .option('--shell', 'an interactive busybox shell on the serial console')
     .addHelpText('after', HELP)
     .action(async (flags: Flags) => done(await run(flags)));

@@ -30,7 +30,9 @@ const run = async (flags: Flags): Promise<number> => {
       const started = performance.now();
       const own = trace === undefined ? undefined : { ...trace, file: withMode(trace.file, paging) };
       const onProgress = (n: number): void => line.show(progressText(paging, n, started));
-      const result = await withTrace(own, (more) => bootUnder(paging, { ...options, ...more, signal: controller.signal, onProgress })).finally(() => line.clear());
+      const result = await withTrace(own, (more) =>
+        bootUnder(paging, { ...options, ...more, signal: controller.signal, onProgress }),
+      ).finally(() => line.clear());
       process.stderr.write(`${summary(result)}\n`);
       if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
       results.push(result);
@@ -42,7 +44,10 @@ const run = async (flags: Flags): Promise<number> => {
   process.stdout.write(`${compareText(ept.exits, shadow.exits)}\n`);
   if (flags.json !== undefined) {
     // JSON has no infinity: a type that only shadow paging has gets null
-    const rows = compareCounts(ept.exits, shadow.exits).map((r) => ({ ...r, ratio: Number.isFinite(r.ratio) ? r.ratio : null }));
+    const rows = compareCounts(ept.exits, shadow.exits).map((r) => ({
+      ...r,
+      ratio: Number.isFinite(r.ratio) ? r.ratio : null,
+    }));
     writeWhole(flags.json, json({ ept: resultData(ept), shadow: resultData(shadow), rows }));
   }
   if (flags.csv !== undefined) writeWhole(flags.csv, compareCsv(ept.exits, shadow.exits));
@@ -57,7 +62,9 @@ Example:
   vmxlab compare -e 'find / | wc -l' --csv exits.csv`;
 
 export const addCompare = (program: Command, done: (status: number) => void): Command => {
-  const command = program.command('compare').description('boot under EPT and under shadow paging, and compare the exits');
+  const command = program
+    .command('compare')
+    .description('boot under EPT and under shadow paging, and compare the exits');
   addBootOptions(command)
     .option('--csv <FILE>', 'write the table as CSV', (v: string) => checkOutput(v, '--csv'))
     .addHelpText('after', HELP)

@@ -1,5 +1,14 @@
 /** Files that the commands read and write: checked before a long run starts, and written whole or not at all. */
-import { closeSync, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { LabError } from '../base/error.js';
 
@@ -16,13 +25,15 @@ export const checkInput = (file: string, option: string): string => {
   return file;
 };
 
-export const readText = (file: string, option: string): string => readFileSync(checkInput(file, option), 'utf8');
+export const readText = (file: string, option: string): string =>
+  readFileSync(checkInput(file, option), 'utf8');
 
 /** @throws LabError unless `file` can be written: its folder exists, and it is not a folder itself */
 export const checkOutput = (file: string, option: string): string => {
   if (kindOf(file) === 'folder') throw new LabError('cli.file', `${option}: ${file} is a folder, not a file`);
   const folder = dirname(resolve(file));
-  if (kindOf(folder) !== 'folder') throw new LabError('cli.file', `${option}: there is no folder ${folder} to write ${file} in`);
+  if (kindOf(folder) !== 'folder')
+    throw new LabError('cli.file', `${option}: there is no folder ${folder} to write ${file} in`);
   return file;
 };
 

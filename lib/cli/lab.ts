@@ -1,8 +1,8 @@
 /** `vmxlab lab`, `setup` and `notebook`: the notebook as a report, what it needs, and Jupyter on it. */
 import { join, relative } from 'node:path';
 import type { Command } from 'commander';
-import { NOTEBOOKS, REPORTS } from '../lab/paths.js';
 import { openNotebooks } from '../lab/notebook/serve.js';
+import { NOTEBOOKS, REPORTS } from '../lab/paths.js';
 import { setUp, setUpJupyter } from '../lab/setup.js';
 import { ProgressLine } from './terminal.js';
 
@@ -25,7 +25,8 @@ const lab = async (): Promise<number> => {
     cell: (n, of, source) => line.show(`[${n}/${of}] ${source.trim().split('\n')[0] ?? ''}`),
     done: (n, of, result) => {
       line.clear();
-      if (result.milliseconds > 1000) say(`  cell ${n} of ${of}: ${(result.milliseconds / 1000).toFixed(1)} s`);
+      if (result.milliseconds > 1000)
+        say(`  cell ${n} of ${of}: ${(result.milliseconds / 1000).toFixed(1)} s`);
     },
   }).finally(() => line.clear());
   const target = join(REPORTS, `${LAB_NOTEBOOK}.html`);
@@ -33,7 +34,9 @@ const lab = async (): Promise<number> => {
   exportHtml(notebook, target);
   line.clear();
   say(`done in ${((performance.now() - started) / 1000).toFixed(0)} s`);
-  process.stdout.write(`${printedBy(notebook, COMPARISON_TAG).trimEnd()}\n\nreport: ${relative(process.cwd(), target)}\n`);
+  process.stdout.write(
+    `${printedBy(notebook, COMPARISON_TAG).trimEnd()}\n\nreport: ${relative(process.cwd(), target)}\n`,
+  );
   return 0;
 };
 
@@ -59,6 +62,11 @@ export const addLab = (program: Command, done: (status: number) => void): Comman
     .action(async (flags: { readonly browser: boolean; readonly port?: string }) => {
       setUp(say);
       setUpJupyter(say);
-      done(await openNotebooks({ browser: flags.browser, ...(flags.port === undefined ? {} : { port: flags.port }) }));
+      done(
+        await openNotebooks({
+          browser: flags.browser,
+          ...(flags.port === undefined ? {} : { port: flags.port }),
+        }),
+      );
     }),
 ];

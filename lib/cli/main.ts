@@ -11,12 +11,15 @@ import { addBoot } from './boot.js';
 import { addCompare } from './compare.js';
 import { addLab } from './lab.js';
 
-const version = (): string => (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version;
+const version = (): string =>
+  (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version;
 
 /** The program with all its commands; `done` receives the status of the command that ran. */
 const program = (done: (status: number) => void): Command => {
   const top = new Command('vmxlab');
-  top.description('Boots Debian on a virtual x86-64 processor with VT-x, under nested and under shadow paging, and counts VM exits.');
+  top.description(
+    'Boots Debian on a virtual x86-64 processor with VT-x, under nested and under shadow paging, and counts VM exits.',
+  );
   const commands = [addBoot(top, done), addCompare(top, done), ...addLab(top, done)];
   for (const c of [top, ...commands]) {
     c.version(version(), '--version', 'print the version')

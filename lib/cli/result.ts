@@ -2,7 +2,8 @@
 import type { RunResult } from '../lab/machine.js';
 
 const whole = (n: number): string => n.toLocaleString('en-US');
-const sum = (counts: Readonly<Record<number, number>>): number => Object.values(counts).reduce((s, n) => s + n, 0);
+const sum = (counts: Readonly<Record<number, number>>): number =>
+  Object.values(counts).reduce((s, n) => s + n, 0);
 
 /** One line: how the run ended and what it took. */
 export const summary = (r: RunResult): string =>
@@ -11,7 +12,9 @@ export const summary = (r: RunResult): string =>
 /** A run as JSON data; the VMCS controls are hexadecimal text, because they can have 64 bits. */
 export const resultData = (r: RunResult): Record<string, unknown> => ({
   ...r,
-  controls: Object.fromEntries(Object.entries(r.controls).map(([name, value]) => [name, `0x${value.toString(16)}`])),
+  controls: Object.fromEntries(
+    Object.entries(r.controls).map(([name, value]) => [name, `0x${value.toString(16)}`]),
+  ),
 });
 
 export const json = (data: unknown): string => `${JSON.stringify(data, undefined, 2)}\n`;

@@ -9,7 +9,8 @@ export const oneOf =
   <T extends string>(option: string, names: readonly T[]) =>
   (value: string): T => {
     const name = names.find((n) => n === value);
-    if (name === undefined) throw new LabError('cli.value', `${option}: unknown name '${value}'`, `one of ${names.join(', ')}`);
+    if (name === undefined)
+      throw new LabError('cli.value', `${option}: unknown name '${value}'`, `one of ${names.join(', ')}`);
     return name;
   };
 
@@ -21,7 +22,8 @@ export const size =
   (value: string): number => {
     const m = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(value);
     const bytes = m === null ? 0 : Number(m[1]) * UNITS[m[2]!.toUpperCase()]!;
-    if (!Number.isSafeInteger(bytes) || bytes <= 0) throw wrong(option, value, 'a size is a number of bytes, or like 256M or 1G');
+    if (!Number.isSafeInteger(bytes) || bytes <= 0)
+      throw wrong(option, value, 'a size is a number of bytes, or like 256M or 1G');
     return bytes;
   };
 
@@ -39,7 +41,8 @@ export const range =
   (option: string) =>
   (value: string): { readonly first: number; readonly last: number } => {
     const [from, to, more] = value.split(':');
-    if (from === undefined || to === undefined || more !== undefined) throw wrong(option, value, 'FROM:TO, two instruction numbers');
+    if (from === undefined || to === undefined || more !== undefined)
+      throw wrong(option, value, 'FROM:TO, two instruction numbers');
     const first = count(option, 0)(from);
     const last = count(option, 0)(to);
     if (last <= first) throw wrong(option, value, 'TO must be greater than FROM');

@@ -6,7 +6,7 @@
  * host tick is a host timer interrupt; HLT skips to the next deadline. In `timeModel: 'instructions'` nothing is
  * charged. Page walks are charged at the exit that follows them, before the exit's own time begins.
  */
-import { ENTRY_FAILURE, EXIT, PIN, VMCS } from '../vmx/port.js';
+import { ENTRY_FAILURE, EXIT, VMCS } from '../vmx/port.js';
 import { interruptAllowed } from './events.js';
 import { decodeExit } from './exits.js';
 import { handle } from './handlers/index.js';
@@ -39,11 +39,9 @@ export class Runner {
   /** Values in force, so that they are only written when they change. */
   #preemption = NONE;
   #hostDeadline: number | undefined;
-  readonly #usePreemption: boolean;
 
   constructor(vm: Vm) {
     this.#vm = vm;
-    this.#usePreemption = (vm.controls.initial.pin & PIN.activatePreemptionTimer) !== 0;
     if (vm.tickCycles > 0) this.#nextTick = vm.tickCycles;
   }
 
@@ -127,40 +125,26 @@ export class Runner {
   #armTimers(): void {
     const vm = this.#vm;
     const { port, queue, created } = vm;
-    const lapic = vm.board.lapic.timer.timer;
     const now = queue.now();
-    if (this.#usePreemption) {
-      const deadline = queue.armed(lapic) ? this.#lapicDeadline() : undefined;
+    if (vm.preemptionTimer) {
+      const { deadline } = vm.lapicTimer;
       let value = SOFT_DISABLED;
-      if (deadline !== undefined) {
+      if (deadline !== Number.POSITIVE_INFINITY) {
         const unit = 2 ** vm.timerShift;
-        value = Math.max(
-          0,
-          Math.min(SOFT_DISABLED, (deadline + created) / unit - Math.floor((now + created) / unit)),
-        );
+        value = Math.max(0, Math.min(SOFT_DISABLED, (deadline + created) / unit - Math.floor((now + created) / unit)));
       }
       if (value !== this.#preemption) {
         this.#preemption = value;
         port.vmwrite32(VMCS.vmxPreemptionTimerValue, value);
       }
     }
-    if (this.#nextTick <= now)
-      this.#nextTick += Math.ceil((now - this.#nextTick + 1) / vm.tickCycles) * vm.tickCycles;
-    const device = queue.next(this.#usePreemption ? lapic : undefined) ?? Number.POSITIVE_INFINITY;
-    const earliest = Math.min(device, this.#nextTick);
+    if (this.#nextTick <= now) this.#nextTick += Math.ceil((now - this.#nextTick + 1) / vm.tickCycles) * vm.tickCycles;
+    const earliest = Math.min(queue.next() ?? Number.POSITIVE_INFINITY, this.#nextTick);
     const deadline = earliest === Number.POSITIVE_INFINITY ? undefined : earliest + created;
     if (deadline !== this.#hostDeadline) {
       this.#hostDeadline = deadline;
       port.hostTimer(deadline, HOST_TIMER_VECTOR);
     }
-  }
-  /** Deadline of the local APIC timer in clock cycles, rounded up to a whole count of the preemption timer. */
-  #lapicDeadline(): number | undefined {
-    const vm = this.#vm;
-    const deadline = vm.board.lapic.timerDeadline();
-    if (deadline === undefined) return undefined;
-    const unit = 2 ** vm.timerShift;
-    return Math.ceil((deadline + vm.created) / unit) * unit - vm.created;
   }
 
   /** A halted vCPU wakes for an interrupt that it can take, or an NMI. */
@@ -175,10 +159,12 @@ export class Runner {
   /** Lets time pass to the next deadline of a device; false when nothing will ever happen. */
   #skipIdle(): boolean {
     const { queue, port } = this.#vm;
-    const next = queue.next();
-    if (next === undefined || !interruptAllowed(port)) return false;
+    const next = this.#vm.nextDeadline();
+    if (next === Number.POSITIVE_INFINITY || !interruptAllowed(port)) return false;
     const now = queue.now();
     if (next > now) port.charge(next - now);
+    // a blocked vCPU's timer is the host's
+    this.#vm.expireLapicTimer();
     return true;
   }
 

@@ -6,10 +6,10 @@
  */
 import { LabError } from '../base/error.js';
 import { type Board, type BoardOptions, createBoard } from '../devices/board.js';
-import type { Clock } from '../devices/device.js';
+import type { Clock, Timer } from '../devices/device.js';
 import { createEventQueue, type EventQueue } from '../devices/event-queue.js';
 import { CR4 } from '../isa/state.js';
-import { SECONDARY, VMCS, type VmxPort } from '../vmx/port.js';
+import { PIN, SECONDARY, VMCS, type VmxPort } from '../vmx/port.js';
 import { ApicPages } from './apic-pages.js';
 import { Controls, chooseControls, newMsrBitmap } from './controls.js';
 import { type CostOptions, type CostTable, costTable } from './costs.js';
@@ -86,8 +86,11 @@ interface Settings {
 export const DEFAULT_TSC_HZ = 400_000_000;
 const DEFAULT_TICK_HZ = 250;
 const DEFAULT_WALL_CLOCK = '2026-11-22T12:00:00Z';
+const PIN_MSR = 0x481;
 const MISC_MSR = 0x485;
 const CR4_FIXED1_MSR = 0x489;
+/** Name of the local APIC's timer (`devices/lapic-timer.ts`). */
+const LAPIC_TIMER = 'lapic';
 
 export class Vm {
   readonly port: VmxPort;
@@ -119,10 +122,14 @@ export class Vm {
   readonly bootSeconds: number;
   /** Cycles between host timer interrupts, or 0. */
   readonly tickCycles: number;
+  /** The local APIC timer is the VMX-preemption timer while the guest runs. */
+  readonly preemptionTimer: boolean;
   /** log2 of the TSC cycles of one count of the preemption timer. */
   readonly timerShift: number;
   /** TSC when the VM was created: time 0 of its clock. */
   readonly created: number;
+  /** The local APIC timer, while the preemption timer realises it; Infinity when disarmed. */
+  readonly lapicTimer: { timer: Timer | undefined; deadline: number } = { timer: undefined, deadline: Number.POSITIVE_INFINITY };
   /** Set by a device or the caller: the run ends after the current exit. */
   pendingStop: Outcome | undefined;
   /** Observation: called after each exit was counted, before it is handled. */
@@ -155,6 +162,7 @@ export class Vm {
     const rate = options.tscHz ?? DEFAULT_TSC_HZ;
     this.timerShift = Number(port.rdmsr(MISC_MSR) & 31n);
     this.queue = createEventQueue(() => port.rdtsc() - this.created, rate);
+    this.preemptionTimer = intel.preemption_timer && ((port.rdmsr(PIN_MSR) >> 32n) & BigInt(PIN.activatePreemptionTimer)) !== 0n;
     this.clock = this.#clock();
     this.log.now = () => this.clock.now() / rate;
     const tick = options.hostTickHz ?? DEFAULT_TICK_HZ;
@@ -229,20 +237,37 @@ export class Vm {
     hypervisor.addVm(this);
   }
 
-  /** The devices' clock: the local APIC's deadlines fall on whole counts of the preemption timer that realises them. */
+  /**
+   * The devices' clock. With the preemption timer, a deadline of the local APIC is kept apart, rounded up to a whole
+   * count: it fires at the exit that the timer makes, never earlier.
+   */
   #clock(): Clock {
-    const { queue, created } = this;
+    const { queue, created, lapicTimer } = this;
+    if (!this.preemptionTimer) return queue;
     const unit = 2 ** this.timerShift;
     return {
       now: queue.now,
       rate: queue.rate,
-      arm: (timer, deadline) =>
-        queue.arm(
-          timer,
-          timer.name === 'lapic' ? Math.ceil((deadline + created) / unit) * unit - created : deadline,
-        ),
-      disarm: queue.disarm,
+      arm: (timer, deadline) => {
+        if (timer.name !== LAPIC_TIMER) return queue.arm(timer, deadline);
+        queue.disarm(timer);
+        lapicTimer.deadline = Number.POSITIVE_INFINITY;
+        if (deadline <= queue.now()) return queue.arm(timer, deadline);
+        lapicTimer.timer = timer;
+        lapicTimer.deadline = Math.ceil((deadline + created) / unit) * unit - created;
+      },
+      disarm: (timer) => {
+        queue.disarm(timer);
+        if (timer.name === LAPIC_TIMER) lapicTimer.deadline = Number.POSITIVE_INFINITY;
+      },
     };
+  }
+  /** The local APIC timer expires, if its deadline has come (kvm_lapic_expired_hv_timer). */
+  expireLapicTimer(): void {
+    const { lapicTimer } = this;
+    if (lapicTimer.deadline > this.queue.now()) return;
+    lapicTimer.deadline = Number.POSITIVE_INFINITY;
+    lapicTimer.timer?.fire();
   }
   #stop(outcome: Outcome): void {
     this.pendingStop ??= outcome;
@@ -278,9 +303,13 @@ export class Vm {
   charge(cycles: number): void {
     if (!this.instructionTime && cycles > 0) this.port.charge(cycles);
   }
+  /** The next deadline of any device, the local APIC timer included; Infinity without one. */
+  nextDeadline(): number {
+    return Math.min(this.queue.next() ?? Number.POSITIVE_INFINITY, this.lapicTimer.deadline);
+  }
   /** Cycles to the next deadline of a device. */
   untilDeadline(): number {
-    return (this.queue.next() ?? Number.POSITIVE_INFINITY) - this.queue.now();
+    return this.nextDeadline() - this.queue.now();
   }
   setGuestTscOffset(offset: bigint): void {
     this.vcpu.setTscOffset(offset);

@@ -58,6 +58,7 @@ export const FEATURES: readonly FeatureRow[] = [
   { name: 'fxsr', leaf: 1, register: 'edx', bit: 24, by: 'rows', all: ['fxsave', 'fxrstor'] },
   { name: 'sse', leaf: 1, register: 'edx', bit: 25, by: 'rows' },
   { name: 'sse2', leaf: 1, register: 'edx', bit: 26, by: 'rows' },
+  { name: 'ss', leaf: 1, register: 'edx', bit: 27, by: 'processor' },
 
   { name: 'pni', leaf: 1, register: 'ecx', bit: 0, by: 'rows', all: SSE3 },
   { name: 'pclmulqdq', leaf: 1, register: 'ecx', bit: 1, by: 'rows' },

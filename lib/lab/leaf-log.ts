@@ -26,13 +26,22 @@ export interface LoggedQuery {
   readonly hypervisor: number;
 }
 
-const pair = (reading: Reading, byReason: number, lines: readonly { reason: number; exits: number }[]): LoggedQuery[] =>
+const pair = (
+  reading: Reading,
+  byReason: number,
+  lines: readonly { reason: number; exits: number }[],
+): LoggedQuery[] =>
   reading.queries
     .filter((q) => q.leaf === byReason)
     .map((q, i) => {
       const line = lines[i];
       const same = line !== undefined && line.reason === q.subleaf;
-      return { reading: reading.name, reason: q.subleaf, guest: q.eax, hypervisor: same ? line.exits : Number.NaN };
+      return {
+        reading: reading.name,
+        reason: q.subleaf,
+        guest: q.eax,
+        hypervisor: same ? line.exits : Number.NaN,
+      };
     });
 
 /**
@@ -54,9 +63,9 @@ export const queriesBesideLog = (run: Logged, byReason = 0x4fff_fffe): LoggedQue
 
 /** Log lines as the assignment's report shows them: the total, then the types that occurred. */
 export const sampleLog = (run: Logged, lines = 12): string => {
-  const from = run.log.findLastIndex((l) => /, exits=\d+/.test(l));
+  const from = Math.max(0, ...run.log.map((l, i) => (/, exits=\d+/.test(l) ? i : 0)));
   return run.log
-    .slice(Math.max(0, from))
+    .slice(from)
     .filter((l) => l.startsWith('CPUID(') && !/exits=0$|is not /.test(l))
     .slice(0, lines)
     .join('\n');

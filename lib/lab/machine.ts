@@ -4,21 +4,22 @@
  * The run is cut into slices so that the host can breathe (Ctrl-C, stdin, progress); slices do not change what the guest
  * sees. Everything in a `RunResult` but `wallSeconds` is a function of image, command line, options and mode.
  */
+
+import { join } from 'node:path';
 import { LabError } from '../base/error.js';
 import { acpiTables } from '../devices/acpi.js';
-import { INIT_LINE, WORKLOAD_DONE } from '../guests/debian/init.js';
 import { debianGuest } from '../guests/debian/debian.js';
-import { LAB_LAYOUTS, type LabLayout, checkLabLayout } from '../hypervisor/lab-leaves.js';
+import { INIT_LINE, WORKLOAD_DONE } from '../guests/debian/init.js';
+import { checkLabLayout, LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-leaves.js';
 import type { Backing } from '../hypervisor/memslots.js';
-import type { Hypervisor } from '../hypervisor/modules.js';
 import { createMmu } from '../hypervisor/mmu/create.js';
+import type { Hypervisor } from '../hypervisor/modules.js';
 import type { OutcomeKind } from '../hypervisor/next.js';
 import { createVm, type TimeModel, type Vm } from '../hypervisor/vm.js';
-import { createHardware, type EngineName, type Hardware } from '../vmx/hardware.js';
 import { VMCS } from '../vmx/fields.js';
+import { createHardware, type EngineName, type Hardware } from '../vmx/hardware.js';
 import { cpuStateText } from './cpu-log.js';
 import { DEBIAN } from './paths.js';
-import { join } from 'node:path';
 
 export type Paging = 'ept' | 'shadow';
 export const GUESTS = ['debian'] as const;
@@ -59,6 +60,8 @@ export interface BootOptions {
   readonly trace?: { readonly first: number; readonly last: number; readonly write: (text: string) => void };
   /** Called with the machine before its first instruction, for tests and tools. */
   readonly onMachine?: (machine: Machine) => void;
+  /** Called when a phase has ended: the console line that ends it is complete. */
+  readonly onPhase?: (phase: Phase) => void;
 }
 
 export interface Phase {
@@ -103,10 +106,21 @@ const SLICE = 25_000_000;
 /** Virtual seconds that a slice may pass when the guest is idle. */
 const SLICE_SECONDS = 0.1;
 
-const CONTROL_FIELDS = ['pinBasedControls', 'procBasedControls', 'secondaryControls', 'entryControls', 'exitControls', 'exceptionBitmap', 'cr0GuestHostMask', 'cr4GuestHostMask', 'cr3TargetCount'] as const;
+const CONTROL_FIELDS = [
+  'pinBasedControls',
+  'procBasedControls',
+  'secondaryControls',
+  'entryControls',
+  'exitControls',
+  'exceptionBitmap',
+  'cr0GuestHostMask',
+  'cr4GuestHostMask',
+  'cr3TargetCount',
+] as const;
 
 /** Host memory for a guest: its RAM, paging structures of either kind, and the hypervisor's own pages. */
-const hostBytes = (guest: number): number => Math.ceil((guest + (24 << 20) + guest / 32) / 0x20_0000) * 0x20_0000;
+const hostBytes = (guest: number): number =>
+  Math.ceil((guest + (24 << 20) + guest / 32) / 0x20_0000) * 0x20_0000;
 
 /** Which leaves the guest asks, by layout. */
 export const leafNumbers = (layout: LabLayout): { readonly total: number; readonly byReason: number } => {
@@ -117,7 +131,11 @@ export const leafNumbers = (layout: LabLayout): { readonly total: number; readon
 
 const checkMemory = (memory: number): void => {
   if (!Number.isInteger(memory) || memory < 64 * 2 ** 20 || memory > 2 ** 31 || memory % 0x20_0000 !== 0) {
-    throw new LabError('machine.memory', `guest memory of ${memory} bytes is not possible`, 'give a multiple of 2 MiB from 64M to 2G');
+    throw new LabError(
+      'machine.memory',
+      `guest memory of ${memory} bytes is not possible`,
+      'give a multiple of 2 MiB from 64M to 2G',
+    );
   }
 };
 
@@ -153,7 +171,8 @@ class Console {
 
 const image = async (options: BootOptions, memory: number, layout: LabLayout) => {
   const guest = options.guest ?? 'debian';
-  if (!GUESTS.includes(guest)) throw new LabError('guest.name', `there is no guest '${String(guest)}'`, GUESTS.join(', '));
+  if (!GUESTS.includes(guest))
+    throw new LabError('guest.name', `there is no guest '${String(guest)}'`, GUESTS.join(', '));
   const acpi = options.acpi ?? true;
   const { workload, cmdline, append, shell, kernel, initrd } = options;
   return await debianGuest(DEBIAN, join(DEBIAN, 'cache'), {
@@ -185,8 +204,14 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
   let reached = false;
   const console = new Console((line) => {
     if (options.until !== undefined && line.includes(options.until)) reached = true;
-    for (const [name, mark] of [['boot', INIT_LINE], ['workload', WORKLOAD_DONE]] as const) {
-      if (line.startsWith(mark) && !phases.some((p) => p.name === name)) phases.push({ name, instructions: hardware.port.retired(), exits: hypervisor.counts.snapshot() });
+    for (const [name, mark] of [
+      ['boot', INIT_LINE],
+      ['workload', WORKLOAD_DONE],
+    ] as const) {
+      if (!line.startsWith(mark) || phases.some((p) => p.name === name)) continue;
+      const phase = { name, instructions: hardware.port.retired(), exits: hypervisor.counts.snapshot() };
+      phases.push(phase);
+      options.onPhase?.(phase);
     }
   }, options.onConsole);
   const hardware = createHardware(hostBytes(memory), options.engine ?? 'interpreter');
@@ -237,7 +262,13 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
 };
 
 /** Runs to the end in slices. */
-const slices = async (vm: Vm, hardware: Hardware, options: BootOptions, console: Console, reached: () => boolean): Promise<{ kind: OutcomeKind; detail?: string; wallSeconds: number }> => {
+const slices = async (
+  vm: Vm,
+  hardware: Hardware,
+  options: BootOptions,
+  console: Console,
+  reached: () => boolean,
+): Promise<{ kind: OutcomeKind; detail?: string; wallSeconds: number }> => {
   const { port } = hardware;
   const max = options.maxInstructions ?? Number.POSITIVE_INFINITY;
   const started = performance.now();
@@ -255,7 +286,9 @@ const slices = async (vm: Vm, hardware: Hardware, options: BootOptions, console:
       },
     });
     console.flush();
-    const yielded = (outcome.kind === 'limit' && port.retired() < max) || (outcome.kind === 'until' && paused && !reached());
+    const yielded =
+      (outcome.kind === 'limit' && port.retired() < max) ||
+      (outcome.kind === 'until' && paused && !reached());
     if (!yielded) return { ...outcome, wallSeconds: seconds() };
     options.onProgress?.(port.retired());
     // with a person at the keyboard, virtual time must not run away from the wall clock

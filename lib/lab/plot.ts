@@ -33,7 +33,9 @@ const library = (name: string): string => {
 
 /** The vega libraries as one script element; once a notebook. AMD loaders are hidden so that the globals are set. */
 export const vegaLibraryHTML = (): string => {
-  const code = ['vega', 'vega-lite', 'vega-embed'].map((n) => library(n).replaceAll('</script', '<\\/script')).join('\n;\n');
+  const code = ['vega', 'vega-lite', 'vega-embed']
+    .map((n) => library(n).replaceAll('</script', '<\\/script'))
+    .join('\n;\n');
   return `<script>(function(){var d=window.define;window.define=undefined;${code}\n;window.define=d;})();</script>`;
 };
 

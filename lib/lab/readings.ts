@@ -20,7 +20,8 @@ export interface Reading {
   readonly queries: readonly LeafRegisters[];
 }
 
-const LINE = /^\s*0x([0-9a-f]{8}) 0x([0-9a-f]+): eax=0x([0-9a-f]{8}) ebx=0x([0-9a-f]{8}) ecx=0x([0-9a-f]{8}) edx=0x([0-9a-f]{8})/;
+const LINE =
+  /^\s*0x([0-9a-f]{8}) 0x([0-9a-f]+): eax=0x([0-9a-f]{8}) ebx=0x([0-9a-f]{8}) ecx=0x([0-9a-f]{8}) edx=0x([0-9a-f]{8})/;
 
 /** All complete readings on a console, in order; a reading that was cut off is left out. */
 export const readings = (console: string): Reading[] => {

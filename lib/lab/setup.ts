@@ -5,7 +5,13 @@
  */
 import { existsSync } from 'node:fs';
 import { installPackages, type Say } from '../guests/debian/apt.js';
-import { fetchDebian, KERNEL_METAPACKAGE, kernelOf, readManifest, TOOL_PACKAGES } from '../guests/debian/packages.js';
+import {
+  fetchDebian,
+  KERNEL_METAPACKAGE,
+  kernelOf,
+  readManifest,
+  TOOL_PACKAGES,
+} from '../guests/debian/packages.js';
 import { DEBIAN } from './paths.js';
 
 /** Programs by the Debian package that brings them. Another python on the path does no harm to Debian's scripts. */
@@ -37,6 +43,8 @@ export const setUp = (say: Say, force = false): void => {
 /** Installs Jupyter's notebook server where it is missing. */
 export const setUpJupyter = (say: Say): void => {
   if (existsSync(NOTEBOOK_SERVER)) return;
-  say('vmxlab installs the notebook server (Debian packages jupyter-notebook and jupyter-client, about 100 MB):');
+  say(
+    'vmxlab installs the notebook server (Debian packages jupyter-notebook and jupyter-client, about 100 MB):',
+  );
   installPackages(['jupyter-notebook', 'jupyter-client'], say);
 };

@@ -56,7 +56,7 @@ const misc = (): bigint =>
   (1n << 5n) | // exits store EFER.LMA in the IA-32e mode guest control
   (7n << 6n) | // activity states HLT, shutdown, wait-for-SIPI
   (BigInt(CR3_TARGETS) << 16n);
-  // bits 27:25 = 0: MSR lists of up to 512 entries
+// bits 27:25 = 0: MSR lists of up to 512 entries
 
 const vmcsEnum = (): bigint => BigInt(Math.max(...FIELDS.map((f) => f.encoding & 0x3fe)));
 

@@ -4,13 +4,19 @@
  * SDM volume 3, "Checks on VMX Controls". Violation: VMfailValid(7). Rules of controls that the processor does not
  * offer have no row: the reserved-bits rule of the word fails first.
  */
-import { type CheckRow, type CheckView, clear, PHYSICAL_HIGH, set, TOO_WIDE, type Topic } from './checks.js';
+
 import { CR3_TARGETS, MSR_LIST_LIMIT } from './capabilities.js';
+import { type CheckRow, type CheckView, clear, PHYSICAL_HIGH, set, TOO_WIDE, type Topic } from './checks.js';
 import { allowed, EXIT_CONTROL, PIN, PROC, SECONDARY, type WordName } from './controls.js';
 import { type FieldName, ROW } from './fields.js';
 
 /** Reserved bits of a control word. */
-const word = (name: WordName, field: FieldName, topic: Topic, when?: (v: CheckView) => boolean): CheckRow[] => {
+const word = (
+  name: WordName,
+  field: FieldName,
+  topic: Topic,
+  when?: (v: CheckView) => boolean,
+): CheckRow[] => {
   const { mustBe1, mayBe1 } = allowed(name);
   const row = ROW[field];
   const zeros = ~mayBe1 >>> 0;
@@ -36,7 +42,13 @@ const word = (name: WordName, field: FieldName, topic: Topic, when?: (v: CheckVi
 };
 
 /** A physical address: aligned to 2^bits and within the physical-address width. */
-const address = (id: string, topic: Topic, field: FieldName, bits: number, when: (v: CheckView) => boolean): CheckRow[] => {
+const address = (
+  id: string,
+  topic: Topic,
+  field: FieldName,
+  bits: number,
+  when: (v: CheckView) => boolean,
+): CheckRow[] => {
   const row = ROW[field];
   return [
     {
@@ -63,7 +75,10 @@ const list = (id: string, topic: Topic, field: FieldName, count: FieldName): Che
   const at = ROW[field];
   const n = ROW[count];
   return [
-    ...address(id, topic, field, 4, (v) => v.lo(n) !== 0).map((r) => ({ ...r, example: { ...r.example, [count]: 1n } })),
+    ...address(id, topic, field, 4, (v) => v.lo(n) !== 0).map((r) => ({
+      ...r,
+      example: { ...r.example, [count]: 1n },
+    })),
     {
       id: `${id}.end`,
       topic,
@@ -126,7 +141,10 @@ export const EXECUTION_CHECKS: readonly CheckRow[] = [
     says: 'virtualize x2APIC mode needs the TPR shadow',
     when: (v) => !useTpr(v),
     fails: (v) => v.secondary(SECONDARY.virtualizeX2apicMode),
-    example: { procBasedControls: clear(PROC.useTprShadow), secondaryControls: set(SECONDARY.virtualizeX2apicMode) },
+    example: {
+      procBasedControls: clear(PROC.useTprShadow),
+      secondaryControls: set(SECONDARY.virtualizeX2apicMode),
+    },
   },
   {
     id: 'virtualNmis.nmiExiting',

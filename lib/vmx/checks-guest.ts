@@ -6,7 +6,15 @@
  */
 import { CR0, EFER } from '../isa/state.js';
 import { CR0_FIXED0, CR4_FIXED0, CR4_FIXED1, REVISION_ID } from './capabilities.js';
-import { type CheckRow, type CheckView, clear, NOT_CANONICAL, PHYSICAL_HIGH, set, TOO_WIDE } from './checks.js';
+import {
+  type CheckRow,
+  type CheckView,
+  clear,
+  NOT_CANONICAL,
+  PHYSICAL_HIGH,
+  set,
+  TOO_WIDE,
+} from './checks.js';
 import { badPat, canonicalRow, EFER_DEFINED } from './checks-host.js';
 import { SEGMENT_CHECKS } from './checks-segments.js';
 import { ENTRY_CONTROL, PIN, SECONDARY } from './controls.js';
@@ -122,7 +130,10 @@ const limit = (field: FieldName): CheckRow => ({
   id: `${field}.reserved`,
   topic: 'guestTables',
   says: `bits 31:16 of ${field} must be 0`,
-  fails: ((row) => (v: CheckView) => v.lo(row) > 0xffff)(ROW[field]),
+  fails: (
+    (row) => (v: CheckView) =>
+      v.lo(row) > 0xffff
+  )(ROW[field]),
   example: { [field]: 0x1_0000n },
 });
 
@@ -186,8 +197,7 @@ const wakesHlt = (v: CheckView): boolean => {
 };
 
 /** Pending #DB for a single step must agree with RFLAGS.TF and DEBUGCTL.BTF. */
-const singleStep = (v: CheckView): boolean =>
-  v.any(ROW.guestRflags, 0x100) && !v.any(ROW.guestDebugctl, 2);
+const singleStep = (v: CheckView): boolean => v.any(ROW.guestRflags, 0x100) && !v.any(ROW.guestDebugctl, 2);
 const stepMatters = (v: CheckView): boolean => (blocking(v) & 3) !== 0 || activity(v) === 1;
 
 const STATE_CHECKS: readonly CheckRow[] = [
@@ -356,7 +366,8 @@ const LINK_CHECKS: readonly CheckRow[] = [
 
 const pae = (v: CheckView): boolean => paging(v) && v.any(ROW.guestCr4, 0x20) && !long(v);
 /** A present PDPTE with reserved bits: 2:1, 8:5 and those beyond the physical-address width. */
-const badPdpte = (lo: number, hi: number): boolean => (lo & 1) !== 0 && ((lo & 0x1e6) !== 0 || hi >= PHYSICAL_HIGH);
+const badPdpte = (lo: number, hi: number): boolean =>
+  (lo & 1) !== 0 && ((lo & 0x1e6) !== 0 || hi >= PHYSICAL_HIGH);
 
 const PDPTE_CHECKS: readonly CheckRow[] = [
   ...([0, 1, 2, 3] as const).map(
@@ -365,7 +376,10 @@ const PDPTE_CHECKS: readonly CheckRow[] = [
       topic: 'guestPdptes',
       says: `PDPTE${i} of a PAE guest under EPT must not have reserved bits if it is present`,
       when: (v) => pae(v) && v.ept,
-      fails: ((row) => (v: CheckView) => badPdpte(v.lo(row), v.hi(row)))(ROW[`guestPdpte${i}`]),
+      fails: (
+        (row) => (v: CheckView) =>
+          badPdpte(v.lo(row), v.hi(row))
+      )(ROW[`guestPdpte${i}`]),
       qualification: 2,
       example: { entryControls: noLong, [`guestPdpte${i}`]: 0x7n },
     }),

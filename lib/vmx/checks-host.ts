@@ -6,7 +6,16 @@
  */
 import { EFER } from '../isa/state.js';
 import { CR0_FIXED0, CR4_FIXED0, CR4_FIXED1 } from './capabilities.js';
-import { type CheckRow, type CheckView, clear, NOT_CANONICAL, PHYSICAL_HIGH, set, TOO_WIDE, type Topic } from './checks.js';
+import {
+  type CheckRow,
+  type CheckView,
+  clear,
+  NOT_CANONICAL,
+  PHYSICAL_HIGH,
+  set,
+  TOO_WIDE,
+  type Topic,
+} from './checks.js';
 import { EXIT_CONTROL } from './controls.js';
 import { type FieldName, ROW } from './fields.js';
 
@@ -25,7 +34,10 @@ export const canonicalRow = (field: FieldName, topic: Topic): CheckRow => ({
   id: `${field}.canonical`,
   topic,
   says: `${field} must be a canonical address`,
-  fails: ((row) => (v: CheckView) => !v.canonical(row))(ROW[field]),
+  fails: (
+    (row) => (v: CheckView) =>
+      !v.canonical(row)
+  )(ROW[field]),
   example: { [field]: NOT_CANONICAL },
 });
 
@@ -88,7 +100,10 @@ export const HOST_CHECKS: readonly CheckRow[] = [
       id: `host${s}.selector`,
       topic: 'hostSegments',
       says: `RPL and TI of host ${s.toUpperCase()} must be 0`,
-      fails: ((row) => (v: CheckView) => v.any(row, 7))(ROW[`host${s}Selector`]),
+      fails: (
+        (row) => (v: CheckView) =>
+          v.any(row, 7)
+      )(ROW[`host${s}Selector`]),
       example: { [`host${s}Selector`]: set(3) },
     }),
   ),

@@ -17,7 +17,10 @@ type Any = Name | 'Tr' | 'Ldtr';
 type Part = 'Selector' | 'Base' | 'Limit' | 'AccessRights';
 /** Row numbers of one part of every segment register: rules must not build names while they run. */
 const rowsOf = (part: Part) =>
-  Object.fromEntries([...NAMES, 'Tr', 'Ldtr'].map((s) => [s, ROW[`guest${s as Any}${part}`]])) as Record<Any, number>;
+  Object.fromEntries([...NAMES, 'Tr', 'Ldtr'].map((s) => [s, ROW[`guest${s as Any}${part}`]])) as Record<
+    Any,
+    number
+  >;
 const SELECTOR = rowsOf('Selector');
 const BASE = rowsOf('Base');
 const LIMIT = rowsOf('Limit');

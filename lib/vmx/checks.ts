@@ -11,8 +11,8 @@
 import { fromHalves, isCanonical } from '../base/bits.js';
 import { MAXPHYADDR } from '../memory/paging.js';
 import type { Ram } from '../memory/ram.js';
-import { type FieldName, FIELDS, ROW } from './fields.js';
 import { PROC, SECONDARY } from './controls.js';
+import { FIELDS, type FieldName, ROW } from './fields.js';
 import { ALL_TOPICS, type CurrentVmcs, MAX_TOPICS } from './vmcs.js';
 
 export type CheckGroup = 'controls' | 'host' | 'guest' | 'msrLoad';

@@ -6,7 +6,7 @@ import { hex } from '../base/bits.js';
 import { CONTROL_WORDS, CONTROLS, type WordName } from './controls.js';
 import type { BrokenRule } from './entry.js';
 import { EXIT_REASONS } from './exit-reasons.js';
-import { type FieldKind, type FieldRow, FIELDS, ROW } from './fields.js';
+import { FIELDS, type FieldKind, type FieldRow, ROW } from './fields.js';
 import { type CurrentVmcs, exists } from './vmcs.js';
 
 const AREAS: readonly (readonly [FieldKind, string])[] = [
@@ -53,7 +53,9 @@ export const describe = (vmcs: CurrentVmcs, broken: BrokenRule | undefined): str
   const { current } = vmcs;
   if (current === undefined) return 'no current VMCS';
   const state = current.launched ? 'launched' : 'clear';
-  const lines = [`VMCS at ${hex(current.hpa)}, ${state}${vmcs.live === current ? ', guest state in the processor' : ''}`];
+  const lines = [
+    `VMCS at ${hex(current.hpa)}, ${state}${vmcs.live === current ? ', guest state in the processor' : ''}`,
+  ];
   if (broken !== undefined) lines.push(`the last VM entry failed: ${broken.says} (${broken.id})`);
   for (const [kind, title] of AREAS) {
     lines.push(`${title}:`);

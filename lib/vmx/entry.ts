@@ -33,7 +33,11 @@ export interface BrokenRule {
 }
 
 /** `entered`: the guest may run; `exited`: an exit is recorded already (during injection); a number: VMfailValid or, with bit 31, a failed entry's exit reason. */
-export type EntryResult = 'entered' | 'exited' | { readonly failValid: number } | { readonly failedExit: number };
+export type EntryResult =
+  | 'entered'
+  | 'exited'
+  | { readonly failValid: number }
+  | { readonly failedExit: number };
 
 const VALID = 0x8000_0000;
 const PENDING_MTF = 7;
@@ -145,7 +149,9 @@ export class VmEntry {
   private usesPdptes(): boolean {
     const { cpu } = this;
     return (
-      (cpu.get32(S.cr0) & CR0.pg) !== 0 && (cpu.get32(S.cr4) & CR4.pae) !== 0 && (cpu.get32(S.efer) & EFER.lma) === 0
+      (cpu.get32(S.cr0) & CR0.pg) !== 0 &&
+      (cpu.get32(S.cr4) & CR4.pae) !== 0 &&
+      (cpu.get32(S.efer) & EFER.lma) === 0
     );
   }
 

@@ -54,7 +54,14 @@ export class Events {
     if ((controls.pin & PIN.externalInterruptExiting) === 0) {
       if (!open) return false;
       timers.interrupt = Number.POSITIVE_INFINITY;
-      return !this.deliver({ vector: timers.vector, type: 0, code: -1, address: 0n, length: 0, injected: false });
+      return !this.deliver({
+        vector: timers.vector,
+        type: 0,
+        code: -1,
+        address: 0n,
+        length: 0,
+        injected: false,
+      });
     }
     recordExit(cpu, EXIT.externalInterrupt);
     if ((controls.exit & EXIT_CONTROL.acknowledgeInterrupt) !== 0) {
@@ -71,7 +78,14 @@ export class Events {
     cpu.set64(S.pendingDebug, 0n);
     // bits 3:0 say which breakpoints matched, bit 12 that one of them is enabled, bit 14 single step
     if ((pending & 0x5000n) === 0n) return false;
-    return !this.deliver({ vector: 1, type: 3, code: -1, address: pending & 0x400fn, length: 0, injected: false });
+    return !this.deliver({
+      vector: 1,
+      type: 3,
+      code: -1,
+      address: pending & 0x400fn,
+      length: 0,
+      injected: false,
+    });
   }
 
   /** Delivers through the guest's IDT; false when that led to a VM exit. */
@@ -90,7 +104,8 @@ export class Events {
     if ((this.controls.pin & PIN.externalInterruptExiting) !== 0 || timers.interrupt > cpu.tsc()) {
       at = Math.min(at, timers.interrupt);
     }
-    if ((cpu.get32(S.interruptibility) & (STI | MOV_SS)) !== 0 && this.watching()) at = Math.min(at, cpu.tsc() + 1);
+    if ((cpu.get32(S.interruptibility) & (STI | MOV_SS)) !== 0 && this.watching())
+      at = Math.min(at, cpu.tsc() + 1);
     return at;
   }
 

@@ -61,7 +61,9 @@ export class ExecutionControls {
     this.ioBitmapA = fields.number(ROW.ioBitmapA);
     this.ioBitmapB = fields.number(ROW.ioBitmapB);
     this.virtualApic = fields.number(ROW.virtualApicAddress);
-    this.apicAccessPage = this.has2(SECONDARY.virtualizeApicAccesses) ? fields.number(ROW.apicAccessAddress) : -1;
+    this.apicAccessPage = this.has2(SECONDARY.virtualizeApicAccesses)
+      ? fields.number(ROW.apicAccessAddress)
+      : -1;
     this.tprThreshold = fields.lo32(ROW.tprThreshold);
     this.pleGap = fields.lo32(ROW.pleGap);
     this.pleWindow = fields.lo32(ROW.pleWindow);

@@ -112,17 +112,17 @@ export const EXIT = Object.fromEntries(Object.entries(ROWS).map(([name, row]) =>
 };
 
 /** All rows; the index is the exit reason. */
-export const EXIT_REASONS: readonly (ExitReasonRow & { readonly name: ExitName })[] = Object.entries(ROWS).map(
-  ([name, [number, sdm, kvm, ...marks]]) => ({
-    number,
-    name: name as ExitName,
-    sdm,
-    kvm: kvm === '' ? undefined : kvm,
-    handled: (marks as readonly Mark[]).includes('handled'),
-    defined: !(marks as readonly Mark[]).includes('undefined'),
-    length: (marks as readonly Mark[]).includes('length'),
-  }),
-);
+export const EXIT_REASONS: readonly (ExitReasonRow & { readonly name: ExitName })[] = Object.entries(
+  ROWS,
+).map(([name, [number, sdm, kvm, ...marks]]) => ({
+  number,
+  name: name as ExitName,
+  sdm,
+  kvm: kvm === '' ? undefined : kvm,
+  handled: (marks as readonly Mark[]).includes('handled'),
+  defined: !(marks as readonly Mark[]).includes('undefined'),
+  length: (marks as readonly Mark[]).includes('length'),
+}));
 for (const [i, row] of EXIT_REASONS.entries()) {
   if (row.number !== i) throw new Error(`exit reason ${row.number} is out of order`);
 }

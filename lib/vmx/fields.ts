@@ -36,7 +36,12 @@ interface Declared extends Columns {
 
 const of =
   (width: FieldWidth, kind: FieldKind) =>
-  (index: number, columns: Columns = {}): Declared => ({ encoding: encode(width, kind, index), width, kind, ...columns });
+  (index: number, columns: Columns = {}): Declared => ({
+    encoding: encode(width, kind, index),
+    width,
+    kind,
+    ...columns,
+  });
 const c16 = of('u16', 'control');
 const g16 = of('u16', 'guest');
 const h16 = of('u16', 'host');
@@ -278,7 +283,9 @@ export const VMCS = Object.fromEntries(FIELDS.map((f) => [f.name, f.encoding])) 
 >;
 
 /** Row numbers by name: how the VMX unit itself names fields. */
-export const ROW = Object.fromEntries(FIELDS.map((f) => [f.name, f.row])) as Readonly<Record<FieldName, number>>;
+export const ROW = Object.fromEntries(FIELDS.map((f) => [f.name, f.row])) as Readonly<
+  Record<FieldName, number>
+>;
 
 /** Row number by encoding (15 bits), -1 where no field is; the high half of a 64-bit field is not in it. */
 export const ROW_OF_ENCODING = new Int16Array(0x8000).fill(-1);
@@ -288,4 +295,5 @@ for (const f of FIELDS) {
 }
 
 /** The row of an encoding, or undefined. */
-export const fieldOf = (encoding: FieldEncoding): FieldRow | undefined => FIELDS[ROW_OF_ENCODING[encoding] ?? -1];
+export const fieldOf = (encoding: FieldEncoding): FieldRow | undefined =>
+  FIELDS[ROW_OF_ENCODING[encoding] ?? -1];

@@ -65,7 +65,8 @@ export const INTERCEPT_OF: readonly (Intercept | undefined)[] = Array.from({ len
 export const CR_ACCESS = { movTo: 0, movFrom: 1, clts: 2, lmsw: 3 } as const;
 
 /** Qualification of a control-register exit. */
-export const crQualification = (cr: number, access: number, gpr = 0): bigint => BigInt(cr | (access << 4) | (gpr << 8));
+export const crQualification = (cr: number, access: number, gpr = 0): bigint =>
+  BigInt(cr | (access << 4) | (gpr << 8));
 
 export const lmswQualification = (source: number, memory: boolean): bigint =>
   BigInt((CR_ACCESS.lmsw << 4) | (memory ? 0x40 : 0)) | (BigInt(source & 0xffff) << 16n);
@@ -74,7 +75,9 @@ export const drQualification = (dr: number, gpr: number, write: boolean): bigint
   BigInt(dr | (write ? 0 : 0x10) | (gpr << 8));
 
 export const ioQualification = (a: IoAccess): bigint =>
-  BigInt((a.size - 1) | (a.input ? 8 : 0) | (a.string ? 0x10 : 0) | (a.rep ? 0x20 : 0) | (a.immediate ? 0x40 : 0)) |
+  BigInt(
+    (a.size - 1) | (a.input ? 8 : 0) | (a.string ? 0x10 : 0) | (a.rep ? 0x20 : 0) | (a.immediate ? 0x40 : 0),
+  ) |
   (BigInt(a.port) << 16n);
 
 /** Instruction information of INS and OUTS: address size in 9:7, segment in 17:15 (OUTS). */

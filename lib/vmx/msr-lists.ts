@@ -22,7 +22,11 @@ export const MSR_LOAD_RULES: readonly {
   readonly says: string;
   readonly fails: (entry: Entry) => boolean;
 }[] = [
-  { id: 'msrLoad.reserved', says: 'bits 63:32 of an MSR-load entry must be 0', fails: (e) => e.reserved !== 0 },
+  {
+    id: 'msrLoad.reserved',
+    says: 'bits 63:32 of an MSR-load entry must be 0',
+    fails: (e) => e.reserved !== 0,
+  },
   {
     id: 'msrLoad.bases',
     says: 'IA32_FS_BASE and IA32_GS_BASE must not be loaded: the segment fields load them',
@@ -37,7 +41,10 @@ export const MSR_LOAD_RULES: readonly {
   { id: 'msrLoad.microcode', says: 'IA32_BIOS_UPDT_TRIG must not be loaded', fails: (e) => e.msr === 0x79 },
 ];
 /** The remaining rule: WRMSR of the value must not fault. */
-const WRMSR_RULE = { id: 'msrLoad.wrmsr', says: 'an MSR-load entry must name an MSR and a value that WRMSR accepts' };
+const WRMSR_RULE = {
+  id: 'msrLoad.wrmsr',
+  says: 'an MSR-load entry must name an MSR and a value that WRMSR accepts',
+};
 
 const at = (cpu: Cpu, address: number): Entry => {
   const { ram } = cpu;
@@ -86,7 +93,8 @@ export const loadExitMsrs = (cpu: Cpu, fields: CurrentVmcs): void => {
   const count = fields.lo32(ROW.exitMsrLoadCount);
   if (count === 0) return;
   const failure = load(cpu, fields.number(ROW.exitMsrLoadAddress), count);
-  if (failure !== undefined) throw abort(4, `entry ${failure.entry} of the VM-exit MSR-load area: ${failure.says}`);
+  if (failure !== undefined)
+    throw abort(4, `entry ${failure.entry} of the VM-exit MSR-load area: ${failure.says}`);
 };
 
 const abort = (indicator: number, why: string): LabError =>

@@ -8,13 +8,20 @@
 import type { Cpu, IoAccess, NonRoot, PendingEvent } from '../cpu/core.js';
 import { CR0, S, VECTOR } from '../isa/state.js';
 import { PIN, PROC, SECONDARY } from './controls.js';
+import { Events } from './events.js';
 import type { ExecutionControls } from './execution.js';
 import { EXIT } from './exit-reasons.js';
 import {
-  CR_ACCESS, crQualification, drQualification, INTERCEPT_OF, interruptionInfo, ioInformation, ioQualification,
-  lmswQualification, taskSwitchQualification,
+  CR_ACCESS,
+  crQualification,
+  drQualification,
+  INTERCEPT_OF,
+  interruptionInfo,
+  ioInformation,
+  ioQualification,
+  lmswQualification,
+  taskSwitchQualification,
 } from './intercepts.js';
-import { Events } from './events.js';
 import { recordExit } from './record.js';
 import type { Timers } from './timer.js';
 import type { CurrentVmcs } from './vmcs.js';
@@ -117,7 +124,8 @@ export class NonRootOperation implements NonRoot {
 
   movDr(dr: number, gpr: number, write: boolean): boolean {
     return (
-      this.controls.has(PROC.movDrExiting) && recordExit(this.cpu, EXIT.movDr, drQualification(dr, gpr, write))
+      this.controls.has(PROC.movDrExiting) &&
+      recordExit(this.cpu, EXIT.movDr, drQualification(dr, gpr, write))
     );
   }
 
@@ -184,7 +192,8 @@ export class NonRootOperation implements NonRoot {
     const { controls, cpu } = this;
     cpu.ram.write8(controls.virtualApic + 0x80, tpr);
     cpu.set64(S.cr8, BigInt(tpr >> 4));
-    if (controls.has2(SECONDARY.virtualizeApicAccesses) || tpr >> 4 >= (controls.tprThreshold & 15)) return false;
+    if (controls.has2(SECONDARY.virtualizeApicAccesses) || tpr >> 4 >= (controls.tprThreshold & 15))
+      return false;
     recordExit(cpu, EXIT.tprBelowThreshold);
     cpu.set64(S.rip, cpu.nextRip);
     return true;
@@ -192,7 +201,8 @@ export class NonRootOperation implements NonRoot {
 
   descriptorTable(reason: 46 | 47, qualification: bigint, info: number): boolean {
     return (
-      this.controls.has2(SECONDARY.descriptorTableExiting) && recordExit(this.cpu, reason, qualification, info)
+      this.controls.has2(SECONDARY.descriptorTableExiting) &&
+      recordExit(this.cpu, reason, qualification, info)
     );
   }
 
@@ -209,7 +219,8 @@ export class NonRootOperation implements NonRoot {
       if ((controls.pin & PIN.nmiExiting) === 0) return false;
     } else {
       let exits = ((controls.exceptionBitmap >>> vector) & 1) !== 0;
-      if (vector === VECTOR.pf) exits = exits === ((code & controls.pageFaultMask) === controls.pageFaultMatch);
+      if (vector === VECTOR.pf)
+        exits = exits === ((code & controls.pageFaultMask) === controls.pageFaultMatch);
       if (!exits) return false;
     }
     // qualification: address of a page fault, DR6 bits of a debug exception; CR2 and DR6 stay as they are

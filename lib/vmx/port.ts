@@ -54,7 +54,10 @@ export interface StubRegisters {
 }
 
 /** How a run in the guest ended: the VM exit's basic reason (bit 31 = failed entry), or a VMfail of the entry itself. */
-export type EntryOutcome = { readonly exit: number } | { readonly fail: VmxResult } | { readonly limit: true };
+export type EntryOutcome =
+  | { readonly exit: number }
+  | { readonly fail: VmxResult }
+  | { readonly limit: true };
 
 export interface VmxPort {
   readonly memory: PhysicalMemory;
@@ -85,7 +88,10 @@ export interface VmxPort {
 
   rdmsr(msr: number): bigint;
   wrmsr(msr: number, value: bigint): void;
-  cpuid(leaf: number, subleaf: number): { readonly eax: number; readonly ebx: number; readonly ecx: number; readonly edx: number };
+  cpuid(
+    leaf: number,
+    subleaf: number,
+  ): { readonly eax: number; readonly ebx: number; readonly ecx: number; readonly edx: number };
   /** Physical TSC: retired instructions plus charged cycles. */
   rdtsc(): number;
   /** Physical TSC at the last VM exit, for cycle accounting. */

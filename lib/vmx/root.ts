@@ -30,7 +30,9 @@ export class RootState {
   /** Loads what a VM exit loads. `efer` and `pat`: the guest's, kept where no control loads the host's. */
   load(fields: CurrentVmcs, exitControls: number, efer: number, pat: bigint): void {
     this.efer =
-      (exitControls & EXIT_CONTROL.loadHostEfer) !== 0 ? fields.lo32(ROW.hostEfer) : efer | EFER.lma | EFER.lme;
+      (exitControls & EXIT_CONTROL.loadHostEfer) !== 0
+        ? fields.lo32(ROW.hostEfer)
+        : efer | EFER.lma | EFER.lme;
     this.pat = (exitControls & EXIT_CONTROL.loadHostPat) !== 0 ? fields.big(ROW.hostPat) : pat;
     this.dr7 = 0x400n;
     this.debugctl = 0n;

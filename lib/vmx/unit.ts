@@ -11,15 +11,22 @@ import { hardwareCpuid } from '../cpu/system/cpuid.js';
 import { readMsr, writeMsr } from '../cpu/system/msrs.js';
 import { MSR } from '../isa/msrs.js';
 import { EPT_VPID, REVISION_ID, VMX_MSRS } from './capabilities.js';
-import { CheckRunner, CheckView } from './checks.js';
 import { CHECKS } from './check-rows.js';
+import { CheckRunner, CheckView } from './checks.js';
 import { describe } from './describe.js';
 import { VmEntry, type VmxMemory } from './entry.js';
 import { ExecutionControls } from './execution.js';
 import { finishExit } from './exit.js';
 import { type FieldEncoding, ROW } from './fields.js';
 import { NonRootOperation } from './nonroot.js';
-import type { EntryOutcome, PhysicalMemory, StubRegisters, VmxPort, VmxResult, WalkCounters } from './port.js';
+import type {
+  EntryOutcome,
+  PhysicalMemory,
+  StubRegisters,
+  VmxPort,
+  VmxResult,
+  WalkCounters,
+} from './port.js';
 import { stubRegisters } from './registers.js';
 import { RootState } from './root.js';
 import { Timers } from './timer.js';
@@ -198,7 +205,11 @@ export class VmxUnit implements VmxPort {
       return { limit: true };
     }
     if (end === 'exit') return { exit: this.leave() };
-    throw new LabError('vmx.stopped', `the guest stopped for good (${end}): nothing can wake it`, 'arm a timer or set HLT exiting');
+    throw new LabError(
+      'vmx.stopped',
+      `the guest stopped for good (${end}): nothing can wake it`,
+      'arm a timer or set HLT exiting',
+    );
   }
 
   /** VM entry up to the first instruction; an outcome when that is as far as it gets. */
@@ -207,7 +218,8 @@ export class VmxUnit implements VmxPort {
     const vmcs = this.fields.current;
     if (vmcs === undefined) return { fail: 'fail-invalid' };
     if (instruction === 'vmlaunch' && vmcs.launched) return { fail: this.failValid(ERROR.launchNotClear) };
-    if (instruction === 'vmresume' && !vmcs.launched) return { fail: this.failValid(ERROR.resumeNotLaunched) };
+    if (instruction === 'vmresume' && !vmcs.launched)
+      return { fail: this.failValid(ERROR.resumeNotLaunched) };
     const result = this.entry.enter(this.nowGuest);
     if (result === 'entered') {
       vmcs.launched = true;
@@ -290,4 +302,5 @@ export class VmxUnit implements VmxPort {
   }
 }
 
-export const createVmx = (cpu: Cpu, mmu: VmxMmu, processor: ProcessorRun): VmxUnit => new VmxUnit(cpu, mmu, processor);
+export const createVmx = (cpu: Cpu, mmu: VmxMmu, processor: ProcessorRun): VmxUnit =>
+  new VmxUnit(cpu, mmu, processor);

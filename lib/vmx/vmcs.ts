@@ -7,8 +7,8 @@
  * its guest-state fields with a place in the processor state are that state: VM entry and exit copy nothing.
  */
 import { InvariantError } from '../base/error.js';
-import { readRflags, writeRflags } from '../cpu/rflags.js';
 import type { Cpu } from '../cpu/core.js';
+import { readRflags, writeRflags } from '../cpu/rflags.js';
 import { FLAG, S } from '../isa/state.js';
 import { isOffered } from './controls.js';
 import { FIELDS, type FieldEncoding, ROW, ROW_OF_ENCODING } from './fields.js';
@@ -29,11 +29,19 @@ const RFLAGS_DEFINED = 0x3f_7fd7;
 /** What a VMWRITE makes out of date, beyond entry checks; `EFFECT` by row. */
 export const STALE = { controls: 1, mode: 2, cr3: 4, event: 8 } as const;
 const MODE_ROWS: readonly number[] = [
-  ROW.guestCsAccessRights, ROW.guestSsAccessRights, ROW.guestRflags, ROW.guestCr0, ROW.guestCr4, ROW.guestEfer,
+  ROW.guestCsAccessRights,
+  ROW.guestSsAccessRights,
+  ROW.guestRflags,
+  ROW.guestCr0,
+  ROW.guestCr4,
+  ROW.guestEfer,
 ];
 /** Read at each entry: nothing is kept of them. */
 const EVENT_ROWS: readonly number[] = [
-  ROW.entryInterruptionInfo, ROW.entryExceptionErrorCode, ROW.entryInstructionLength, ROW.vmxPreemptionTimerValue,
+  ROW.entryInterruptionInfo,
+  ROW.entryExceptionErrorCode,
+  ROW.entryInstructionLength,
+  ROW.vmxPreemptionTimerValue,
 ];
 const EFFECT = Uint8Array.from(FIELDS, (f) => {
   if (EVENT_ROWS.includes(f.row)) return STALE.event;

@@ -4,10 +4,10 @@ import { resetState } from '../../lib/cpu/system/reset.js';
 import { createMmu } from '../../lib/memory/mmu.js';
 import { Ram } from '../../lib/memory/ram.js';
 import { REVISION_ID } from '../../lib/vmx/capabilities.js';
-import { CheckRunner, CheckView } from '../../lib/vmx/checks.js';
 import { CHECKS } from '../../lib/vmx/check-rows.js';
+import { CheckRunner, CheckView } from '../../lib/vmx/checks.js';
 import { CONTROL_WORDS } from '../../lib/vmx/controls.js';
-import { type FieldName, FIELDS, VMCS } from '../../lib/vmx/fields.js';
+import { FIELDS, type FieldName, VMCS } from '../../lib/vmx/fields.js';
 import { ENTRY_CONTROL, EXIT_CONTROL, PIN, PROC, SECONDARY } from '../../lib/vmx/port.js';
 import { createVmx, type ProcessorRun } from '../../lib/vmx/unit.js';
 import { CurrentVmcs, Vmcs } from '../../lib/vmx/vmcs.js';
@@ -27,11 +27,42 @@ const GDT = 0xb000;
 
 /** Fields of a valid 64-bit guest at CPL 0 under EPT, with most optional controls on. */
 export const VALID: Readonly<Partial<Record<FieldName, bigint>>> = {
-  pinBasedControls: BigInt(CONTROL_WORDS.pin.default1 | PIN.externalInterruptExiting | PIN.nmiExiting | PIN.virtualNmis | PIN.activatePreemptionTimer),
-  procBasedControls: BigInt((0x0400_6172 | PROC.useTprShadow | PROC.useMsrBitmaps | PROC.useIoBitmaps | PROC.activateSecondaryControls) >>> 0),
-  secondaryControls: BigInt(SECONDARY.enableEpt | SECONDARY.enableVpid | SECONDARY.unrestrictedGuest | SECONDARY.virtualizeApicAccesses | SECONDARY.enableRdtscp),
-  exitControls: BigInt(CONTROL_WORDS.exit.default1 | EXIT_CONTROL.hostAddressSpaceSize | EXIT_CONTROL.acknowledgeInterrupt | EXIT_CONTROL.loadHostPat | EXIT_CONTROL.loadHostEfer),
-  entryControls: BigInt(CONTROL_WORDS.entry.default1 | ENTRY_CONTROL.ia32eModeGuest | ENTRY_CONTROL.loadDebugControls | ENTRY_CONTROL.loadPat | ENTRY_CONTROL.loadEfer),
+  pinBasedControls: BigInt(
+    CONTROL_WORDS.pin.default1 |
+      PIN.externalInterruptExiting |
+      PIN.nmiExiting |
+      PIN.virtualNmis |
+      PIN.activatePreemptionTimer,
+  ),
+  procBasedControls: BigInt(
+    (0x0400_6172 |
+      PROC.useTprShadow |
+      PROC.useMsrBitmaps |
+      PROC.useIoBitmaps |
+      PROC.activateSecondaryControls) >>>
+      0,
+  ),
+  secondaryControls: BigInt(
+    SECONDARY.enableEpt |
+      SECONDARY.enableVpid |
+      SECONDARY.unrestrictedGuest |
+      SECONDARY.virtualizeApicAccesses |
+      SECONDARY.enableRdtscp,
+  ),
+  exitControls: BigInt(
+    CONTROL_WORDS.exit.default1 |
+      EXIT_CONTROL.hostAddressSpaceSize |
+      EXIT_CONTROL.acknowledgeInterrupt |
+      EXIT_CONTROL.loadHostPat |
+      EXIT_CONTROL.loadHostEfer,
+  ),
+  entryControls: BigInt(
+    CONTROL_WORDS.entry.default1 |
+      ENTRY_CONTROL.ia32eModeGuest |
+      ENTRY_CONTROL.loadDebugControls |
+      ENTRY_CONTROL.loadPat |
+      ENTRY_CONTROL.loadEfer,
+  ),
   virtualProcessorId: 1n,
   eptPointer: BigInt(EPT_ROOT) | 0x5en,
   msrBitmap: BigInt(MSR_BITMAP),
@@ -99,7 +130,7 @@ export const checker = () => {
 };
 
 /** Identity-mapped guest: 2 MiB page, present, writable; EPT with one 2 MiB page. An IDT whose gates lead to `HANDLER`. */
-const buildTables = (ram: Ram): void => {
+export const buildTables = (ram: Ram): void => {
   ram.write64(GUEST_CR3, 0xa003n);
   ram.write64(0xa000, 0x1_1003n);
   ram.write64(0x1_1000, 0x83n);
@@ -147,6 +178,15 @@ export const machine = () => {
     if ('limit' in outcome) launched = true;
     return outcome;
   };
-  return { ram, cpu, mmu, vmx, set, run, guest: vmx.nonRoot, read: (name: FieldName) => vmx.vmread(VMCS[name]) };
+  return {
+    ram,
+    cpu,
+    mmu,
+    vmx,
+    set,
+    run,
+    guest: vmx.nonRoot,
+    read: (name: FieldName) => vmx.vmread(VMCS[name]),
+  };
 };
 export type Machine = ReturnType<typeof machine>;

@@ -5,7 +5,7 @@ import { S } from '../../lib/isa/state.js';
 import { REVISION_ID } from '../../lib/vmx/capabilities.js';
 import type { FieldName } from '../../lib/vmx/fields.js';
 import { ENTRY_CONTROL, EXIT, EXIT_CONTROL, PROC, SECONDARY, VMCS } from '../../lib/vmx/port.js';
-import { GUEST_CR3, HANDLER, machine, MSR_AREA, STACK, VALID, VMCS_REGION, VMXON_REGION } from './machine.js';
+import { GUEST_CR3, HANDLER, MSR_AREA, machine, STACK, VALID, VMCS_REGION, VMXON_REGION } from './machine.js';
 
 const cpuidExit = (m: ReturnType<typeof machine>) => (): boolean => m.guest.instruction(EXIT.cpuid);
 
@@ -119,10 +119,17 @@ describe('VM entry and exit', () => {
   test('a fault during injection exits with IDT-vectoring information', () => {
     const m = machine();
     // the stack is not mapped
-    m.set({ entryInterruptionInfo: 0x8000_0b0dn, entryExceptionErrorCode: 0x10n, exceptionBitmap: 0x4000n, guestRsp: 0x4000_0000n });
+    m.set({
+      entryInterruptionInfo: 0x8000_0b0dn,
+      entryExceptionErrorCode: 0x10n,
+      exceptionBitmap: 0x4000n,
+      guestRsp: 0x4000_0000n,
+    });
     expect(m.vmx.enter('vmlaunch', 1)).toEqual({ exit: 0 });
     expect(m.read('exitInterruptionInfo')).toBe(0x8000_0b0en);
-    expect(m.read('exitQualification')).toBe(0x3fff_fff8n - ((0x3fff_fff8n - m.read('exitQualification')) % 0x1000n));
+    expect(m.read('exitQualification')).toBe(
+      0x3fff_fff8n - ((0x3fff_fff8n - m.read('exitQualification')) % 0x1000n),
+    );
     expect(m.read('idtVectoringInfo')).toBe(0x8000_0b0dn);
     expect(m.read('idtVectoringErrorCode')).toBe(0x10n);
     expect(m.read('guestRip')).toBe(0x1_0000n);
@@ -133,7 +140,14 @@ describe('VM entry and exit', () => {
   test('an exit that the event itself causes has none', () => {
     const m = machine();
     m.set({ exceptionBitmap: 0x40n });
-    m.run(() => !deliverEvent(m.cpu, { vector: 6, type: 3, code: -1, address: 0n, length: 0, injected: false }, m.cpu.rip));
+    m.run(
+      () =>
+        !deliverEvent(
+          m.cpu,
+          { vector: 6, type: 3, code: -1, address: 0n, length: 0, injected: false },
+          m.cpu.rip,
+        ),
+    );
     expect(m.read('idtVectoringInfo')).toBe(0n);
   });
 
@@ -178,7 +192,12 @@ describe('VM entry and exit', () => {
   test('EFER, PAT and debug controls by their load and save controls', () => {
     const m = machine();
     const save = EXIT_CONTROL.saveEfer | EXIT_CONTROL.savePat | EXIT_CONTROL.savePreemptionTimer;
-    m.set({ guestDebugctl: 1n, guestDr7: 0x401n, exitControls: (VALID.exitControls ?? 0n) | BigInt(save), vmxPreemptionTimerValue: 10n });
+    m.set({
+      guestDebugctl: 1n,
+      guestDr7: 0x401n,
+      exitControls: (VALID.exitControls ?? 0n) | BigInt(save),
+      vmxPreemptionTimerValue: 10n,
+    });
     m.run(() => {
       expect([m.cpu.get64(S.debugctl), m.cpu.get64(S.dr7)]).toEqual([1n, 0x401n]);
       m.cpu.set64(S.dr7, 0x402n);
@@ -187,7 +206,9 @@ describe('VM entry and exit', () => {
       m.cpu.extraCycles += 64;
       return m.guest.instruction(EXIT.cpuid);
     });
-    expect(['guestDr7', 'guestEfer', 'guestPat', 'vmxPreemptionTimerValue'].map((f) => m.read(f as FieldName))).toEqual([0x402n, 0x501n, 6n, 8n]);
+    expect(
+      ['guestDr7', 'guestEfer', 'guestPat', 'vmxPreemptionTimerValue'].map((f) => m.read(f as FieldName)),
+    ).toEqual([0x402n, 0x501n, 6n, 8n]);
     expect(m.vmx.rdmsr(0xc000_0080)).toBe(0xd01n);
     m.set({ entryControls: (VALID.entryControls ?? 0n) & ~BigInt(ENTRY_CONTROL.loadEfer) });
     m.vmx.wrmsr(0xc000_0080, 0x501n);
@@ -208,7 +229,10 @@ describe('VM entry and exit', () => {
       expect(m.guest.deadline()).toBe(deadline);
       return 'limit';
     });
-    m.set({ tscOffset: 7n, procBasedControls: (VALID.procBasedControls ?? 0n) | BigInt(PROC.useTscOffsetting) });
+    m.set({
+      tscOffset: 7n,
+      procBasedControls: (VALID.procBasedControls ?? 0n) | BigInt(PROC.useTscOffsetting),
+    });
     m.run(() => {
       expect(m.guest.tscOffset).toBe(7n);
       expect(m.cpu.gpr(4)).toBe(rsp);

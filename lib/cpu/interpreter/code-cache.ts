@@ -50,6 +50,8 @@ export class CodeCache {
   #nextTable = 0;
   /** Called when every table pointer handed out becomes invalid. */
   onFlush: () => void = () => {};
+  /** Called with the encoding of the first instruction that needed a handler; `common.ts` is made from it. */
+  onNewHandler: ((bytes: Uint8Array, mode: Mode) => void) | undefined;
   /** Called when a page starts to hold decoded code. */
   onCodePage: (hpa: number) => void = () => {};
   /** Blocks decoded and dropped so far. */
@@ -162,7 +164,9 @@ export class CodeCache {
         break;
       }
       if (insn.row.string !== undefined && insn.rep !== 'none' && n > 0) break;
+      const known = this.#handlers.count;
       const handler = this.#handlers.of(insn);
+      if (this.#handlers.count !== known) this.onNewHandler?.(bytes.slice(base + at, base + at + insn.length), mode);
       writeRecord(cpu, record, insn, handler.index, at, n);
       record += RECORD_BYTES;
       n++;

@@ -24,14 +24,19 @@ export const haveApt = (): boolean => has('apt-get') && has('apt-cache') && has(
 const lastWords = (e: unknown): string => {
   const { stderr, stdout } = e as { stderr?: Buffer | string; stdout?: Buffer | string };
   const lines = `${stdout ?? ''}\n${stderr ?? ''}`.split('\n').filter((l) => l.trim() !== '');
-  const error = lines.findLast((l) => l.startsWith('E:') || /error/i.test(l));
-  return (error ?? lines[lines.length - 1] ?? (e instanceof Error ? e.message : String(e))).trim();
+  const errors = lines.filter((l) => l.startsWith('E:') || /error/i.test(l));
+  return (errors.pop() ?? lines.pop() ?? (e instanceof Error ? e.message : String(e))).trim();
 };
 
 /** Runs a tool and returns what it printed. */
 export const run = (command: string, args: readonly string[], cwd?: string): string => {
   try {
-    return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 1 << 26 });
+    return execFileSync(command, args, {
+      cwd,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+      maxBuffer: 1 << 26,
+    });
   } catch (e) {
     const hint = 'see that apt works, for instance with `apt-get update`, and run this again';
     throw new LabError('setup.apt', `${command} ${args.join(' ')} failed: ${lastWords(e)}`, hint);
@@ -42,11 +47,20 @@ export const run = (command: string, args: readonly string[], cwd?: string): str
 const asRoot = (args: readonly string[], say: Say): void => {
   const root = process.getuid?.() === 0;
   const words = args.join(' ');
-  if (!root && !has('sudo')) throw new LabError('setup.root', `\`${words}\` needs root, and there is no sudo`, 'run it as root, then run this again');
+  if (!root && !has('sudo'))
+    throw new LabError(
+      'setup.root',
+      `\`${words}\` needs root, and there is no sudo`,
+      'run it as root, then run this again',
+    );
   say(`  ${root ? '' : 'sudo '}${words}`);
   const [command, ...rest] = root ? args : ['sudo', 'DEBIAN_FRONTEND=noninteractive', ...args];
   try {
-    execFileSync(command!, rest, { stdio: ['inherit', 'pipe', 'pipe'], maxBuffer: 1 << 26, env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } });
+    execFileSync(command!, rest, {
+      stdio: ['inherit', 'pipe', 'pipe'],
+      maxBuffer: 1 << 26,
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    });
   } catch (e) {
     throw new LabError('setup.apt', `\`${words}\` failed: ${lastWords(e)}`, 'mend that and run this again');
   }
@@ -57,7 +71,10 @@ const updateLists = (say: Say): void => asRoot(['apt-get', 'update', '-q'], say)
 /** The lists know a version of the package. */
 const known = (name: string): boolean => {
   try {
-    const text = execFileSync('apt-cache', ['policy', name], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    const text = execFileSync('apt-cache', ['policy', name], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     return /Candidate: \d/.test(text);
   } catch {
     return false;
@@ -71,7 +88,12 @@ export const withLists = <T>(names: readonly string[], say: Say, action: () => T
     updateLists(say);
     updated = true;
     const unknown = names.filter((n) => !known(n));
-    if (unknown.length > 0) throw new LabError('setup.apt', `apt knows no package ${unknown.join(', ')}`, 'vmxlab is made for Debian 12; see /etc/apt/sources.list');
+    if (unknown.length > 0)
+      throw new LabError(
+        'setup.apt',
+        `apt knows no package ${unknown.join(', ')}`,
+        'vmxlab is made for Debian 12; see /etc/apt/sources.list',
+      );
   }
   try {
     return action();
@@ -86,7 +108,13 @@ export const withLists = <T>(names: readonly string[], say: Say, action: () => T
 /** Installs packages, without what they only recommend. */
 export const installPackages = (names: readonly string[], say: Say): void => {
   if (!haveApt()) {
-    throw new LabError('setup.no-apt', `${names.join(', ')} cannot be installed: there is no apt here`, 'run this on Debian 12, or install it by other means');
+    throw new LabError(
+      'setup.no-apt',
+      `${names.join(', ')} cannot be installed: there is no apt here`,
+      'run this on Debian 12, or install it by other means',
+    );
   }
-  withLists(names, say, () => asRoot(['apt-get', 'install', '-y', '-q', '--no-install-recommends', ...names], say));
+  withLists(names, say, () =>
+    asRoot(['apt-get', 'install', '-y', '-q', '--no-install-recommends', ...names], say),
+  );
 };

@@ -9,8 +9,8 @@ import { basename, join } from 'node:path';
 import { LabError } from '../../base/error.js';
 import { extractVmlinux, isBzImage } from '../../loaders/bzimage.js';
 import { isElf } from '../../loaders/elf.js';
-import { loadLinux } from '../../loaders/linux-boot.js';
 import type { Segment } from '../../loaders/entry-state.js';
+import { loadLinux } from '../../loaders/linux-boot.js';
 import type { GuestImage, LinuxGuestOptions } from '../guest.js';
 import { initScript, type LeafNumbers } from './init.js';
 import { debianInitramfs, kernelFile } from './initramfs.js';
@@ -54,20 +54,40 @@ export const uncompressedKernel = async (file: string, cache: string): Promise<U
  * @param folder what `fetchDebian` filled
  * @param cache folder for the decompressed kernel
  */
-export const debianGuest = async (folder: string, cache: string, options: DebianOptions): Promise<GuestImage> => {
+export const debianGuest = async (
+  folder: string,
+  cache: string,
+  options: DebianOptions,
+): Promise<GuestImage> => {
   const manifest = readManifest(folder);
   const own = options.kernel === undefined || options.initrd === undefined;
-  if (own && manifest === undefined) throw new LabError('debian.not-set-up', `Debian's packages are not in ${folder}`, 'run `npx vmxlab setup` first');
+  if (own && manifest === undefined)
+    throw new LabError(
+      'debian.not-set-up',
+      `Debian's packages are not in ${folder}`,
+      'run `npx vmxlab setup` first',
+    );
   const root = join(folder, 'root');
   const file = options.kernel ?? kernelFile(root);
   const kernel = await uncompressedKernel(file, cache);
   const workload = options.workload ?? DEFAULT_WORKLOAD;
-  const initramfs = options.initrd !== undefined
-    ? readUserFile(options.initrd, 'initramfs')
-    : debianInitramfs(root, initScript(options.leaves, options.shell), workload);
+  const initramfs =
+    options.initrd !== undefined
+      ? readUserFile(options.initrd, 'initramfs')
+      : debianInitramfs(root, initScript(options.leaves, options.shell), workload);
   const base = options.cmdline ?? DEBIAN_CMDLINE;
   const cmdline = options.append === undefined ? base : `${base} ${options.append}`;
-  const loaded = loadLinux({ kernel, kernelName: basename(file), memoryBytes: options.memory, commandLine: cmdline, initramfs, extra: options.tables ?? [] });
-  const about = own && manifest !== undefined ? manifest.packages.map((p) => `${p.name} ${p.version} (sha256 ${p.sha256.slice(0, 16)}…)`) : [`kernel ${file}`];
+  const loaded = loadLinux({
+    kernel,
+    kernelName: basename(file),
+    memoryBytes: options.memory,
+    commandLine: cmdline,
+    initramfs,
+    extra: options.tables ?? [],
+  });
+  const about =
+    own && manifest !== undefined
+      ? manifest.packages.map((p) => `${p.name} ${p.version} (sha256 ${p.sha256.slice(0, 16)}…)`)
+      : [`kernel ${file}`];
   return { name: 'debian', about, cmdline, segments: loaded.segments, entry: loaded.entry };
 };

@@ -8,7 +8,11 @@ const LIBRARY_FOLDERS = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu', 'li
 
 const find = (root: string, candidates: readonly string[]): string => {
   for (const c of candidates) if (existsSync(join(root, c))) return realpathSync(join(root, c));
-  throw new LabError('debian.missing', `the unpacked packages in ${root} have no ${candidates[0]}`, 'run `npx vmxlab setup --force`');
+  throw new LabError(
+    'debian.missing',
+    `the unpacked packages in ${root} have no ${candidates[0]}`,
+    'run `npx vmxlab setup --force`',
+  );
 };
 
 /** Shared libraries that an ELF file names, its loader included, as found in the unpacked packages. */
@@ -29,7 +33,9 @@ export const debianInitramfs = (root: string, init: string, workload: string): U
   const busybox = readFileSync(find(root, ['bin/busybox', 'usr/bin/busybox']));
   const cpuid = readFileSync(find(root, ['usr/bin/cpuid', 'bin/cpuid']));
   const entries: CpioEntry[] = [
-    ...['bin', 'dev', 'lib64', 'lib', 'lib/x86_64-linux-gnu', 'proc', 'sys', 'tmp', 'usr', 'usr/bin'].map((path) => ({ kind: 'directory' as const, path })),
+    ...['bin', 'dev', 'lib64', 'lib', 'lib/x86_64-linux-gnu', 'proc', 'sys', 'tmp', 'usr', 'usr/bin'].map(
+      (path) => ({ kind: 'directory' as const, path }),
+    ),
     { kind: 'character', path: 'dev/console', major: 5, minor: 1, mode: 0o600 },
     { kind: 'character', path: 'dev/null', major: 1, minor: 3, mode: 0o666 },
     { kind: 'file', path: 'bin/busybox', bytes: busybox, mode: 0o755 },
@@ -37,12 +43,25 @@ export const debianInitramfs = (root: string, init: string, workload: string): U
     { kind: 'file', path: 'usr/bin/cpuid', bytes: cpuid, mode: 0o755 },
   ];
   for (const name of librariesOf(root, cpuid)) {
-    const file = find(root, LIBRARY_FOLDERS.map((f) => `${f}/${name}`));
+    const file = find(
+      root,
+      LIBRARY_FOLDERS.map((f) => `${f}/${name}`),
+    );
     const loader = name.startsWith('ld-linux');
-    entries.push({ kind: 'file', path: `${loader ? 'lib64' : 'lib/x86_64-linux-gnu'}/${name}`, bytes: readFileSync(file), mode: 0o755 });
+    entries.push({
+      kind: 'file',
+      path: `${loader ? 'lib64' : 'lib/x86_64-linux-gnu'}/${name}`,
+      bytes: readFileSync(file),
+      mode: 0o755,
+    });
   }
   entries.push({ kind: 'file', path: 'init', bytes: text.encode(init), mode: 0o755 });
-  entries.push({ kind: 'file', path: 'workload', bytes: text.encode(workload.endsWith('\n') ? workload : `${workload}\n`), mode: 0o755 });
+  entries.push({
+    kind: 'file',
+    path: 'workload',
+    bytes: text.encode(workload.endsWith('\n') ? workload : `${workload}\n`),
+    mode: 0o755,
+  });
   return writeCpio(entries);
 };
 
@@ -50,6 +69,11 @@ export const debianInitramfs = (root: string, init: string, workload: string): U
 export const kernelFile = (root: string): string => {
   const boot = join(root, 'boot');
   const images = existsSync(boot) ? readdirSync(boot).filter((n) => n.startsWith('vmlinuz-')) : [];
-  if (images.length !== 1) throw new LabError('debian.kernel', `${boot} holds ${images.length} kernel images (${images.map((i) => basename(i)).join(', ') || 'none'}), not one`, 'run `npx vmxlab setup --force`');
+  if (images.length !== 1)
+    throw new LabError(
+      'debian.kernel',
+      `${boot} holds ${images.length} kernel images (${images.map((i) => basename(i)).join(', ') || 'none'}), not one`,
+      'run `npx vmxlab setup --force`',
+    );
   return join(boot, images[0]!);
 };

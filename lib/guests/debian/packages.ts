@@ -5,7 +5,16 @@
  * A set that is complete is not looked at again: a second run asks no server.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { LabError } from '../../base/error.js';
 import { haveApt, run, type Say, withLists } from './apt.js';
@@ -39,15 +48,26 @@ export const readManifest = (folder: string): DebianManifest | undefined => {
 const kernelPackage = (): string => {
   const text = run('apt-cache', ['depends', KERNEL_METAPACKAGE]);
   const m = /Depends: (linux-image-\S+)/.exec(text);
-  if (m === null) throw new LabError('debian.kernel', `${KERNEL_METAPACKAGE} depends on no linux-image package`, 'run `apt-get update`');
+  if (m === null)
+    throw new LabError(
+      'debian.kernel',
+      `${KERNEL_METAPACKAGE} depends on no linux-image package`,
+      'run `apt-get update`',
+    );
   return m[1]!;
 };
 
 /** The kernel package that is in the set, for messages. */
-export const kernelOf = (manifest: DebianManifest): DebianPackage | undefined => manifest.packages.find((p) => p.name.startsWith('linux-image-'));
+export const kernelOf = (manifest: DebianManifest): DebianPackage | undefined =>
+  manifest.packages.find((p) => p.name.startsWith('linux-image-'));
 
 /** What of the packages the guest does not use, and is not kept. */
-const UNUSED = ['usr/share', 'lib/modules', 'usr/lib/x86_64-linux-gnu/gconv', 'usr/lib/x86_64-linux-gnu/audit'] as const;
+const UNUSED = [
+  'usr/share',
+  'lib/modules',
+  'usr/lib/x86_64-linux-gnu/gconv',
+  'usr/lib/x86_64-linux-gnu/audit',
+] as const;
 
 /** Downloads the packages into `work` and unpacks them in `work`/root. */
 const downloadAndUnpack = (work: string, say: Say): DebianManifest => {
@@ -64,7 +84,11 @@ const downloadAndUnpack = (work: string, say: Say): DebianManifest => {
     run('dpkg-deb', ['-x', file, root]);
     // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-deb's own format
     const [name, version] = run('dpkg-deb', ['-W', '--showformat=${Package} ${Version}', file]).split(' ');
-    return { name: name!, version: version!, sha256: createHash('sha256').update(readFileSync(file)).digest('hex') };
+    return {
+      name: name!,
+      version: version!,
+      sha256: createHash('sha256').update(readFileSync(file)).digest('hex'),
+    };
   });
   for (const unused of UNUSED) rmSync(join(root, unused), { recursive: true, force: true });
   return { packages };
@@ -78,10 +102,16 @@ const downloadAndUnpack = (work: string, say: Say): DebianManifest => {
 export const fetchDebian = (folder: string, say: Say, force = false): DebianManifest => {
   const known = force ? undefined : readManifest(folder);
   if (known !== undefined) return known;
-  if (!haveApt()) throw new LabError('debian.no-apt', "Debian's packages cannot be fetched: there is no apt here", 'run this on Debian 12, or copy data/debian from such a machine');
+  if (!haveApt())
+    throw new LabError(
+      'debian.no-apt',
+      "Debian's packages cannot be fetched: there is no apt here",
+      'run this on Debian 12, or copy data/debian from such a machine',
+    );
   mkdirSync(folder, { recursive: true });
   // what an interrupted run left
-  for (const old of readdirSync(folder)) if (old.startsWith(WORK)) rmSync(join(folder, old), { recursive: true, force: true });
+  for (const old of readdirSync(folder))
+    if (old.startsWith(WORK)) rmSync(join(folder, old), { recursive: true, force: true });
   const work = mkdtempSync(join(folder, WORK));
   try {
     const manifest = downloadAndUnpack(work, say);

@@ -26,8 +26,11 @@ export const nmiWindow = (vcpu: Vcpu): Next => {
   return RESUME;
 };
 
-/** The local APIC timer expires in the run loop, which fires what is due. */
-export const preemptionTimer = (_vcpu: Vcpu): Next => RESUME;
+/** The local APIC timer expires; an exit before its deadline (a count that did not fit) changes nothing. */
+export const preemptionTimer = (vcpu: Vcpu): Next => {
+  vcpu.vm.expireLapicTimer();
+  return RESUME;
+};
 
 export const tprBelowThreshold = (vcpu: Vcpu): Next => {
   vcpu.eventRequested = true;

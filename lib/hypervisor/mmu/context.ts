@@ -59,6 +59,8 @@ export class ShadowContext {
   /** Instructions handed to the emulator, and the last one that was retried instead (KVM's last_retry_eip). */
   emulations = 0;
   readonly retry = { rip: 0n, gva: 0n, emulations: -2 };
+  /** Halves of the entry that `makeLeaf` made last, and whether the guest's right to write was withheld. */
+  readonly made = { lo: 0, hi: 0, protected: false };
   #mode: PagingMode | undefined;
   #role = 0;
   unsyncPages = 0;

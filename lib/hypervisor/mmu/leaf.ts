@@ -44,11 +44,9 @@ const mustProtect = (m: ShadowContext, gfn: number, why: number): boolean => {
   return false;
 };
 
-/** Halves of the entry that `makeLeaf` made last, and whether it was write-protected against the guest's right to write. */
-export const made = { lo: 0, hi: 0, protected: false };
-
-/** make_spte. @param oldLo the entry's present low half: what is writable already need not be looked up */
+/** make_spte; the result is in `m.made`. @param oldLo the entry's present low half: what is writable already need not be looked up */
 export const makeLeaf = (m: ShadowContext, sp: ShadowPage, access: number, gfn: number, hpa: number, oldLo: number, why: number): void => {
+  const { made } = m;
   let lo = ((hpa | PT.p | MMU_PRESENT | HOST_WRITABLE | (access & ACC.u)) >>> 0) | (why === WHY.fault ? PT.a : 0);
   let executable = (access & ACC.x) !== 0;
   if (sp.level > 1) {
@@ -102,6 +100,10 @@ export const setLeaf = (
   why: number,
 ): number => {
   if (hpa === undefined) {
+    if ((m.lo(at) & MMU_PRESENT) !== 0) {
+      m.dropLeaf(sp, at);
+      m.flushRemote();
+    }
     m.stats.pf_mmio_spte_created++;
     setMmio(m, at, gfn, access);
     return SET.emulate;
@@ -127,14 +129,14 @@ export const setLeaf = (
   }
   makeLeaf(m, sp, access, gfn, hpa, oldLo, why);
   let result: number = SET.fixed;
-  const { lo, hi } = made;
+  const { lo, hi } = m.made;
   if (mapped && oldLo === lo && m.hi(at) === hi) {
     result = SET.spurious;
   } else {
     if (needsFlush(oldLo, lo)) flush = true;
     m.put(at, lo, hi);
   }
-  if (made.protected && write) result = SET.emulate;
+  if (m.made.protected && write) result = SET.emulate;
   if (flush) m.flushRemote();
   if (!mapped) m.addRmap(sp, at, gfn);
   return result;

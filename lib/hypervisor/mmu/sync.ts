@@ -6,7 +6,7 @@
  * rights follow the guest's, up as well as down (measured B2, B4). Absent entries are not added.
  */
 import type { ShadowContext } from './context.js';
-import { makeLeaf, made, needsFlush, setLeaf, syncMmio, WHY } from './leaf.js';
+import { makeLeaf, needsFlush, setLeaf, syncMmio, WHY } from './leaf.js';
 import type { ShadowPage } from './pages.js';
 import { MODE_BITS } from './roles.js';
 import { ACC, addressOf, PT, PT_NX } from './spte.js';
@@ -28,7 +28,7 @@ const syncPage = (m: ShadowContext, sp: ShadowPage): number => {
   if (sp.direct || ((sp.role ^ m.role) & MODE_BITS) !== 0) return -1;
   const frame = m.slots.frame(sp.gfn);
   if (frame === undefined) return -1;
-  const { u32 } = m;
+  const { u32, made } = m;
   const shadow = (sp.hpa + m.base) >>> 2;
   const guest = (frame + m.base) >>> 2;
   let flush = 0;

@@ -126,22 +126,20 @@ export class TdpMmu implements KvmMmu {
       const elo = this.#lo(at);
       const present = (elo & MMU_PRESENT) !== 0;
       const leaf = present && (level === 1 || (elo & EPT.ps) !== 0);
-      if (leaf && !(level === 2 && goal === 1)) {
-        const wanted = fetch ? EPT.x : 0;
-        if ((elo & wanted) === wanted) return 'spurious';
-      }
-      if (level === 2 && leaf) {
+      if (leaf) {
+        if (!fetch || (elo & EPT.x) !== 0) return 'spurious';
         table = this.#split(at, elo);
         continue;
       }
-      if (level === goal && !(level === 2 && present)) {
-        if (frame === undefined) {
-          this.#put(at, eptMmioLo(gfn, this.#generation), eptMmioHi(gfn, this.#generation));
-          this.#stats.pf_mmio_spte_created++;
-          return 'emulate';
-        }
-        this.#putLeaf(at, goal as 1 | 2, goal === 2 ? frame - (gfn % 512) * 4096 : frame, goal === 1 || !nxHugePages, false);
-        if (!this.#options.tdpMmu && goal === 1) this.#ahead(at, gfn);
+      if (level === 1 && frame === undefined) {
+        this.#put(at, eptMmioLo(gfn, this.#generation), eptMmioHi(gfn, this.#generation));
+        this.#stats.pf_mmio_spte_created++;
+        return 'emulate';
+      }
+      if (frame !== undefined && (level === 1 || (level === goal && !present))) {
+        if (level === 2) this.#putLeaf(at, 2, frame - (gfn % 512) * 4096, !nxHugePages, false);
+        else this.#putLeaf(at, 1, frame, true, false);
+        if (!this.#options.tdpMmu && level === 1) this.#ahead(at, gfn);
         return 'fixed';
       }
       table = present ? addressOf(elo, this.#hi(at)) : this.#linkTable(at);

@@ -107,8 +107,8 @@ export class UnsyncRound {
   }
   #add(sp: ShadowPage, index: number): void {
     this.leaves[this.count] = sp;
-    this.#tables[this.count] = this.#path.toReversed();
-    this.#indexes[this.count] = [index, ...this.#at.toReversed()];
+    this.#tables[this.count] = [...this.#path].reverse();
+    this.#indexes[this.count] = [index, ...[...this.#at].reverse()];
     this.count++;
   }
   /** mmu_pages_clear_parents: leaf `i` is done; its bit goes, and those above as far as nothing else is unsync. */

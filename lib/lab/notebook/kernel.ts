@@ -16,7 +16,11 @@ import { JUPYTER } from '../paths.js';
 /** One output as a notebook file stores it. */
 export type CellOutput =
   | { readonly output_type: 'stream'; readonly name: 'stdout' | 'stderr'; readonly text: string }
-  | { readonly output_type: 'display_data'; readonly data: Readonly<Record<string, unknown>>; readonly metadata: Readonly<Record<string, unknown>> };
+  | {
+      readonly output_type: 'display_data';
+      readonly data: Readonly<Record<string, unknown>>;
+      readonly metadata: Readonly<Record<string, unknown>>;
+    };
 
 export interface CellResult {
   readonly ok: boolean;
@@ -70,10 +74,27 @@ export class Kernel {
     const ports = await Promise.all([freePort(), freePort(), freePort(), freePort(), freePort()]);
     const [shell_port, iopub_port, stdin_port, control_port, hb_port] = ports;
     const connection = join(folder, 'connection.json');
-    writeFileSync(connection, JSON.stringify({ ip: '127.0.0.1', transport: 'tcp', signature_scheme: 'hmac-sha256', key, shell_port, iopub_port, stdin_port, control_port, hb_port }));
+    writeFileSync(
+      connection,
+      JSON.stringify({
+        ip: '127.0.0.1',
+        transport: 'tcp',
+        signature_scheme: 'hmac-sha256',
+        key,
+        shell_port,
+        iopub_port,
+        stdin_port,
+        control_port,
+        hb_port,
+      }),
+    );
     const { argv } = JSON.parse(readFileSync(join(spec, 'kernel.json'), 'utf8')) as { argv: string[] };
-    const [command, ...args] = argv.map((a) => a.replace('{resource_dir}', spec).replace('{connection_file}', connection));
-    const child = spawn(command === 'node' ? process.execPath : command!, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+    const [command, ...args] = argv.map((a) =>
+      a.replace('{resource_dir}', spec).replace('{connection_file}', connection),
+    );
+    const child = spawn(command === 'node' ? process.execPath : command!, args, {
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
     const kernel = new Kernel(child, folder, key);
     await kernel.#connect(shell_port!, iopub_port!);
     return kernel;
@@ -87,7 +108,8 @@ export class Kernel {
     this.#listen(this.#iopub, this.#published);
     // publish and subscribe: ask until the answer's idle is heard
     for (let attempt = 0; attempt < 60; attempt++) {
-      if (this.#exited !== undefined) throw new LabError('notebook.kernel', `the tslab kernel ended at its start (${this.#exited})`);
+      if (this.#exited !== undefined)
+        throw new LabError('notebook.kernel', `the tslab kernel ended at its start (${this.#exited})`);
       const heard = await this.#ask('kernel_info_request', {}, () => {}, 1000);
       if (heard) return;
     }
@@ -98,7 +120,9 @@ export class Kernel {
     const loop = async (): Promise<void> => {
       for await (const frames of socket) {
         const at = frames.findIndex((f) => f.toString() === '<IDS|MSG>');
-        const [header, parent, , content] = frames.slice(at + 2).map((f) => JSON.parse(f.toString()) as Record<string, unknown>);
+        const [header, parent, , content] = frames
+          .slice(at + 2)
+          .map((f) => JSON.parse(f.toString()) as Record<string, unknown>);
         const id = String(parent?.['msg_id'] ?? '');
         waiting.get(id)?.({ parent: id, type: String(header?.['msg_type']), content: content ?? {} });
       }
@@ -109,9 +133,22 @@ export class Kernel {
   }
 
   /** Sends a request; true when both its reply and its idle status came in time. */
-  async #ask(type: string, content: object, onPublished: (m: Message) => void, timeout: number | undefined, onReply: (m: Message) => void = () => {}): Promise<boolean> {
+  async #ask(
+    type: string,
+    content: object,
+    onPublished: (m: Message) => void,
+    timeout: number | undefined,
+    onReply: (m: Message) => void = () => {},
+  ): Promise<boolean> {
     const id = randomUUID();
-    const header = JSON.stringify({ msg_id: id, username: 'vmxlab', session: this.#session, msg_type: type, version: '5.3', date: new Date(0).toISOString() });
+    const header = JSON.stringify({
+      msg_id: id,
+      username: 'vmxlab',
+      session: this.#session,
+      msg_type: type,
+      version: '5.3',
+      date: new Date(0).toISOString(),
+    });
     const parts = [header, '{}', '{}', JSON.stringify(content)];
     const hmac = createHmac('sha256', this.#key);
     for (const p of parts) hmac.update(p);
@@ -156,16 +193,34 @@ export class Kernel {
         const name = m.content['name'] === 'stderr' ? 'stderr' : 'stdout';
         const text = String(m.content['text']);
         const last = outputs[outputs.length - 1];
-        if (last?.output_type === 'stream' && last.name === name) outputs[outputs.length - 1] = { ...last, text: last.text + text };
+        if (last?.output_type === 'stream' && last.name === name)
+          outputs[outputs.length - 1] = { ...last, text: last.text + text };
         else outputs.push({ output_type: 'stream', name, text });
       } else if (m.type === 'display_data' || m.type === 'execute_result') {
-        outputs.push({ output_type: 'display_data', data: m.content['data'] as Record<string, unknown>, metadata: (m.content['metadata'] ?? {}) as Record<string, unknown> });
+        outputs.push({
+          output_type: 'display_data',
+          data: m.content['data'] as Record<string, unknown>,
+          metadata: (m.content['metadata'] ?? {}) as Record<string, unknown>,
+        });
       }
     };
-    await this.#ask('execute_request', { code: source, silent: false, store_history: true, user_expressions: {}, allow_stdin: false, stop_on_error: true }, published, undefined, (m) => {
-      ok = m.content['status'] === 'ok';
-      count = Number(m.content['execution_count'] ?? 0);
-    });
+    await this.#ask(
+      'execute_request',
+      {
+        code: source,
+        silent: false,
+        store_history: true,
+        user_expressions: {},
+        allow_stdin: false,
+        stop_on_error: true,
+      },
+      published,
+      undefined,
+      (m) => {
+        ok = m.content['status'] === 'ok';
+        count = Number(m.content['execution_count'] ?? 0);
+      },
+    );
     // after an error tslab drops what arrives in the next 200 ms
     if (!ok) await new Promise((r) => setTimeout(r, 250));
     return { ok, count, outputs, milliseconds: performance.now() - started };

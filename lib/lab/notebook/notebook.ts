@@ -25,11 +25,15 @@ export const readNotebook = (file: string): Notebook => {
   try {
     return JSON.parse(readFileSync(file, 'utf8')) as Notebook;
   } catch (e) {
-    throw new LabError('notebook.file', `${file} is not a notebook: ${e instanceof Error ? e.message : String(e)}`);
+    throw new LabError(
+      'notebook.file',
+      `${file} is not a notebook: ${e instanceof Error ? e.message : String(e)}`,
+    );
   }
 };
 
-export const sourceOf = (cell: Cell): string => (typeof cell.source === 'string' ? cell.source : cell.source.join(''));
+export const sourceOf = (cell: Cell): string =>
+  typeof cell.source === 'string' ? cell.source : cell.source.join('');
 
 const printed = (result: CellResult, name: 'stdout' | 'stderr'): string =>
   result.outputs.map((o) => (o.output_type === 'stream' && o.name === name ? o.text : '')).join('');
@@ -37,7 +41,7 @@ const printed = (result: CellResult, name: 'stdout' | 'stderr'): string =>
 /** Called before and after each code cell. */
 export interface Progress {
   readonly cell?: (number: number, of: number, source: string) => void;
-  readonly done?: (number: number, result: CellResult) => void;
+  readonly done?: (number: number, of: number, result: CellResult) => void;
 }
 
 /**
@@ -61,10 +65,13 @@ export const runNotebook = async (file: string, progress: Progress = {}): Promis
       number++;
       progress.cell?.(number, total, source);
       const result = await kernel.run(source);
-      progress.done?.(number, result);
+      progress.done?.(number, total, result);
       if (!result.ok) {
         const why = printed(result, 'stderr').trim() || printed(result, 'stdout').trim();
-        throw new LabError('notebook.cell', `${basename(file)}: code cell ${number} failed:\n${source}\n\n${why}`);
+        throw new LabError(
+          'notebook.cell',
+          `${basename(file)}: code cell ${number} failed:\n${source}\n\n${why}`,
+        );
       }
       cells.push({ ...cell, execution_count: result.count, outputs: result.outputs });
     }
@@ -78,12 +85,21 @@ export const runNotebook = async (file: string, progress: Progress = {}): Promis
 export const printedBy = (notebook: Notebook, tag: string): string =>
   notebook.cells
     .filter((c) => c.cell_type === 'code' && (c.metadata['tags'] as string[] | undefined)?.includes(tag))
-    .flatMap((c) => ((c['outputs'] ?? []) as CellOutput[]).map((o) => (o.output_type === 'stream' && o.name === 'stdout' ? o.text : '')))
+    .flatMap((c) =>
+      ((c['outputs'] ?? []) as CellOutput[]).map((o) =>
+        o.output_type === 'stream' && o.name === 'stdout' ? o.text : '',
+      ),
+    )
     .join('');
 
 /** Writes an executed notebook as one HTML file; the old file stays until the new one is complete. */
 export const exportHtml = (notebook: Notebook, target: string): void => {
-  if (!existsSync(NBCONVERT)) throw new LabError('notebook.nbconvert', 'the notebook exporter is not installed', 'run `npx vmxlab setup` (Debian package jupyter-nbconvert)');
+  if (!existsSync(NBCONVERT))
+    throw new LabError(
+      'notebook.nbconvert',
+      'the notebook exporter is not installed',
+      'run `npx vmxlab setup` (Debian package jupyter-nbconvert)',
+    );
   const work = mkdtempSync(join(tmpdir(), 'vmxlab-export-'));
   try {
     const name = basename(target, '.html');
@@ -95,7 +111,8 @@ export const exportHtml = (notebook: Notebook, target: string): void => {
         stdio: ['ignore', 'ignore', 'pipe'],
       });
     } catch (e) {
-      const stderr = (e as { stderr?: Buffer }).stderr?.toString().trim().split('\n').slice(-3).join('\n') ?? String(e);
+      const stderr =
+        (e as { stderr?: Buffer }).stderr?.toString().trim().split('\n').slice(-3).join('\n') ?? String(e);
       throw new LabError('notebook.export', `nbconvert could not export ${name}: ${stderr}`);
     }
     mkdirSync(dirname(target), { recursive: true });
@@ -105,7 +122,10 @@ export const exportHtml = (notebook: Notebook, target: string): void => {
       renameSync(part, target);
     } catch (e) {
       rmSync(part, { force: true });
-      throw new LabError('notebook.export', `${target} could not be written: ${e instanceof Error ? e.message : String(e)}`);
+      throw new LabError(
+        'notebook.export',
+        `${target} could not be written: ${e instanceof Error ? e.message : String(e)}`,
+      );
     }
   } finally {
     rmSync(work, { recursive: true, force: true });

@@ -10,7 +10,11 @@ export interface ServeOptions {
 }
 
 /** The server's command line and environment. */
-export const serverCommand = (options: ServeOptions, env: NodeJS.ProcessEnv = process.env, root = process.getuid?.() === 0): { readonly command: string; readonly args: readonly string[]; readonly env: NodeJS.ProcessEnv } => {
+export const serverCommand = (
+  options: ServeOptions,
+  env: NodeJS.ProcessEnv = process.env,
+  root = process.getuid?.() === 0,
+): { readonly command: string; readonly args: readonly string[]; readonly env: NodeJS.ProcessEnv } => {
   const display = env['DISPLAY'] !== undefined || env['WAYLAND_DISPLAY'] !== undefined;
   const args = ['notebook', `--notebook-dir=${NOTEBOOKS}`];
   if (!options.browser || !display) args.push('--no-browser');
@@ -29,7 +33,9 @@ export const openNotebooks = (options: ServeOptions): Promise<number> => {
     const ignore = (): void => {};
     process.on('SIGINT', ignore);
     const child = spawn(command, args, { env, stdio: 'inherit' });
-    child.once('error', (e) => reject(new LabError('notebook.server', `${command} could not be started: ${e.message}`)));
+    child.once('error', (e) =>
+      reject(new LabError('notebook.server', `${command} could not be started: ${e.message}`)),
+    );
     child.once('exit', (code) => {
       process.off('SIGINT', ignore);
       resolve(code === 0 || code === null ? 0 : 2);
