@@ -23,3 +23,8 @@ export { exitFrame, frameToHTML } from './lab/frame.js';
 export { costChart, exitChart, phaseChart } from './lab/charts.js';
 export { chart, toSVG, vegaLibraryHTML } from './lab/plot.js';
 export { EXIT_REASONS } from './vmx/exit-reasons.js';
+export { check } from './lab/check.js';
+export { bootBoth } from './lab/both.js';
+export { type ChangedControl, changedControls } from './lab/changed-controls.js';
+export { type LoggedQuery, queriesBesideLog, sampleLog } from './lab/leaf-log.js';
+export { type CostRow, costRows, type PhaseCounts, phaseCounts, sumOf } from './lab/run-tables.js';

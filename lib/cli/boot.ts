@@ -1,8 +1,8 @@
 /** `vmxlab boot`: one guest under one kind of paging, its console on stdout. */
 import type { Command } from 'commander';
 import { LabError } from '../base/error.js';
-import { Hypervisor } from '../hypervisor/modules.js';
-import { type BootOptions, boot, type Paging, type RunResult } from '../lab/machine.js';
+import { bootUnder } from '../lab/both.js';
+import type { BootOptions, Paging } from '../lab/machine.js';
 import { addBootOptions, type BootFlags, bootOptions, traceOption } from './boot-options.js';
 import { WholeFile, writeWhole } from './files.js';
 import { json, progressText, resultData, statusOf, summary } from './result.js';
@@ -10,15 +10,6 @@ import { ConsoleStream, interruptible, ProgressLine, withKeyboard } from './term
 import { oneOf } from './values.js';
 
 export const PAGINGS = ['ept', 'shadow'] as const satisfies readonly Paging[];
-
-/** Loads the module for one kind of paging, boots, unloads. */
-export const bootUnder = async (paging: Paging, options: BootOptions): Promise<RunResult> => {
-  const hypervisor = new Hypervisor();
-  hypervisor.loadModule('kvm-intel', { ept: paging === 'ept' });
-  const result = await boot(hypervisor, options);
-  hypervisor.unloadModule('kvm-intel');
-  return result;
-};
 
 /** Runs `work` with a trace file, which appears when the work is done. */
 export const withTrace = async <T>(

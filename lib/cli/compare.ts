@@ -1,9 +1,10 @@
 /** `vmxlab compare`: the same guest under EPT and under shadow paging, and their exits side by side. */
 import { extname } from 'node:path';
 import type { Command } from 'commander';
+import { bootUnder } from '../lab/both.js';
 import { compareCounts, compareCsv, compareText } from '../lab/compare.js';
 import type { Paging, RunResult } from '../lab/machine.js';
-import { bootUnder, withTrace } from './boot.js';
+import { withTrace } from './boot.js';
 import { addBootOptions, type BootFlags, bootOptions, traceOption } from './boot-options.js';
 import { checkOutput, writeWhole } from './files.js';
 import { json, progressText, resultData, statusOf, summary } from './result.js';

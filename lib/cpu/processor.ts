@@ -75,6 +75,7 @@ export class Processor {
       cpu.sliceBudget = 0;
       cpu.i32[budgetAt] = 0;
       if (shadow !== 0 && done > 0) cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) & ~shadow);
+      this.#endShadow(budget - done);
       const leave = cpu.get32(S.leave);
       if (leave === LEAVE.exit) return 'exit';
       if (leave === LEAVE.fault) {
@@ -86,6 +87,14 @@ export class Processor {
       }
       if (step && done > 0 && !this.#singleStepTrap()) return cpu.get32(S.leave) === LEAVE.exit ? 'exit' : 'shutdown';
     }
+  }
+  /** Ends a shadow that began inside the slice, if an instruction has retired since. @param left of the budget */
+  #endShadow(left: number): void {
+    const { cpu } = this;
+    const noted = cpu.get32(S.shadowed) | 0;
+    if (noted === 0) return;
+    cpu.set32(S.shadowed, 0);
+    if (noted - 1 > left) cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) & ~3);
   }
   /** #DB after the instruction that ran with TF set. */
   #singleStepTrap(): boolean {

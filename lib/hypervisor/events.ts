@@ -178,7 +178,6 @@ export class EventState {
       }
     }
     if (!source.hasInterrupt()) return;
-    stats.req_event++;
     if (canInject && interruptAllowed(port)) {
       const vector = source.acknowledge();
       if (vector >= 0) {

@@ -9,9 +9,12 @@ import { EXIT, VMCS, type VmxPort } from '../vmx/port.js';
 export type Exit =
   | {
       readonly reason: 'exceptionOrNmi';
-      readonly vector: number /** as in the VMCS: 2 NMI, 3 hardware, 5 INT1, 6 software */;
-      readonly type: number /** error code, or -1 */;
-      readonly code: number /** faulting address, or DR6 bits */;
+      readonly vector: number;
+      /** As in the VMCS: 2 NMI, 3 hardware, 5 INT1, 6 software. */
+      readonly type: number;
+      /** Error code, or -1. */
+      readonly code: number;
+      /** Faulting address, or DR6 bits. */
       readonly qualification: bigint;
     }
   | { readonly reason: 'externalInterrupt'; readonly vector: number }
@@ -30,7 +33,8 @@ export type Exit =
       readonly reason: 'crAccess';
       readonly cr: number;
       readonly access: 'to' | 'from' | 'clts' | 'lmsw';
-      readonly gpr: number /** LMSW's operand */;
+      readonly gpr: number;
+      /** The operand of LMSW. */
       readonly source: number;
     }
   | { readonly reason: 'movDr'; readonly dr: number; readonly gpr: number; readonly write: boolean }
@@ -53,16 +57,20 @@ export type Exit =
   | { readonly reason: 'descriptorTable' }
   | {
       readonly reason: 'eptViolation';
-      readonly gpa: number /** page-fault format */;
-      readonly code: number /** the guest's own page walk */;
-      readonly walk: boolean;
+      readonly gpa: number;
+      /** Page-fault format. */
+      readonly code: number;
     }
   | { readonly reason: 'eptMisconfiguration'; readonly gpa: number }
   | { readonly reason: 'preemptionTimer' }
   | { readonly reason: 'wbinvd' }
   | { readonly reason: 'xsetbv' }
   | { readonly reason: 'rdrand' }
-  | { readonly reason: 'invpcid' /** register that holds the type */; readonly gpr: number }
+  | {
+      readonly reason: 'invpcid';
+      /** Register that holds the type. */
+      readonly gpr: number;
+    }
   | { readonly reason: 'pmlFull' }
   | { readonly reason: 'unhandled'; readonly number: number };
 
@@ -96,12 +104,10 @@ const eptViolation: Decoder = (port) => {
   const q = port.vmread32(VMCS.exitQualification);
   const code =
     ((q & 1) !== 0 ? 4 : 0) | ((q & 2) !== 0 ? 2 : 0) | ((q & 4) !== 0 ? 16 : 0) | ((q & 0x38) !== 0 ? 1 : 0);
-  // bit 7: the linear address is valid; bit 8: it was the access itself and not the walk
   return {
     reason: 'eptViolation',
     gpa: port.vmreadNumber(VMCS.guestPhysicalAddress),
     code,
-    walk: (q & 0x180) === 0x80,
   };
 };
 

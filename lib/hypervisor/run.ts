@@ -35,6 +35,8 @@ export class Runner {
   #reason = NONE;
   #exitAt = 0;
   #references = 0;
+  /** An interrupt was pending at the last entry. */
+  #waiting = false;
   #nextTick = Number.POSITIVE_INFINITY;
   /** Values in force, so that they are only written when they change. */
   #preemption = NONE;
@@ -99,6 +101,8 @@ export class Runner {
     if (vcpu.mmu.reload() === false) vcpu.events.tripleFault = true;
     if (vcpu.flushRequested) vcpu.serviceTlbFlush();
     const waiting = board.interruptSource() !== 'none';
+    if (vcpu.eventRequested || (waiting && !this.#waiting)) stats.req_event++;
+    this.#waiting = waiting;
     if (
       waiting ||
       vcpu.eventRequested ||
@@ -131,14 +135,18 @@ export class Runner {
       let value = SOFT_DISABLED;
       if (deadline !== Number.POSITIVE_INFINITY) {
         const unit = 2 ** vm.timerShift;
-        value = Math.max(0, Math.min(SOFT_DISABLED, (deadline + created) / unit - Math.floor((now + created) / unit)));
+        value = Math.max(
+          0,
+          Math.min(SOFT_DISABLED, (deadline + created) / unit - Math.floor((now + created) / unit)),
+        );
       }
       if (value !== this.#preemption) {
         this.#preemption = value;
         port.vmwrite32(VMCS.vmxPreemptionTimerValue, value);
       }
     }
-    if (this.#nextTick <= now) this.#nextTick += Math.ceil((now - this.#nextTick + 1) / vm.tickCycles) * vm.tickCycles;
+    if (this.#nextTick <= now)
+      this.#nextTick += Math.ceil((now - this.#nextTick + 1) / vm.tickCycles) * vm.tickCycles;
     const earliest = Math.min(queue.next() ?? Number.POSITIVE_INFINITY, this.#nextTick);
     const deadline = earliest === Number.POSITIVE_INFINITY ? undefined : earliest + created;
     if (deadline !== this.#hostDeadline) {

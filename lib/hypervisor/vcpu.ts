@@ -43,12 +43,10 @@ export class Vcpu implements MmuVcpu {
   #cr4 = 0;
   efer = 0;
   xcr0 = 1;
-  apicBase = 0xfee00900;
   miscEnable = 1;
   pat = 0x0007040600070406n;
   tscOffset = 0n;
   tscAdjust = 0n;
-  tscAux = 0;
   /** MSRs without an effect of their own, by number. */
   readonly storedMsrs = new Map<number, bigint>();
   // paravirtual

@@ -9,7 +9,7 @@ import { type Board, type BoardOptions, createBoard } from '../devices/board.js'
 import type { Clock, Timer } from '../devices/device.js';
 import { createEventQueue, type EventQueue } from '../devices/event-queue.js';
 import { CR4 } from '../isa/state.js';
-import { PIN, SECONDARY, VMCS, type VmxPort } from '../vmx/port.js';
+import { PIN, SECONDARY, type VmxPort } from '../vmx/port.js';
 import { ApicPages } from './apic-pages.js';
 import { Controls, chooseControls, newMsrBitmap } from './controls.js';
 import { type CostOptions, type CostTable, costTable } from './costs.js';
@@ -129,7 +129,10 @@ export class Vm {
   /** TSC when the VM was created: time 0 of its clock. */
   readonly created: number;
   /** The local APIC timer, while the preemption timer realises it; Infinity when disarmed. */
-  readonly lapicTimer: { timer: Timer | undefined; deadline: number } = { timer: undefined, deadline: Number.POSITIVE_INFINITY };
+  readonly lapicTimer: { timer: Timer | undefined; deadline: number } = {
+    timer: undefined,
+    deadline: Number.POSITIVE_INFINITY,
+  };
   /** Set by a device or the caller: the run ends after the current exit. */
   pendingStop: Outcome | undefined;
   /** Observation: called after each exit was counted, before it is handled. */
@@ -162,7 +165,8 @@ export class Vm {
     const rate = options.tscHz ?? DEFAULT_TSC_HZ;
     this.timerShift = Number(port.rdmsr(MISC_MSR) & 31n);
     this.queue = createEventQueue(() => port.rdtsc() - this.created, rate);
-    this.preemptionTimer = intel.preemption_timer && ((port.rdmsr(PIN_MSR) >> 32n) & BigInt(PIN.activatePreemptionTimer)) !== 0n;
+    this.preemptionTimer =
+      intel.preemption_timer && ((port.rdmsr(PIN_MSR) >> 32n) & BigInt(PIN.activatePreemptionTimer)) !== 0n;
     this.clock = this.#clock();
     this.log.now = () => this.clock.now() / rate;
     const tick = options.hostTickHz ?? DEFAULT_TICK_HZ;
@@ -384,13 +388,6 @@ export class Vm {
   /** The VMCS as text, for reports. */
   describe(): string {
     return this.port.describeVmcs();
-  }
-  /** Exit reason number and qualification as they stand in the VMCS. */
-  lastExit(): { readonly reason: number; readonly qualification: bigint } {
-    return {
-      reason: this.port.vmread32(VMCS.exitReason),
-      qualification: this.port.vmread(VMCS.exitQualification),
-    };
   }
 }
 

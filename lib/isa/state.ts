@@ -128,8 +128,10 @@ export const S = {
   tlbRead: row(4),
   tlbWrite: row(4),
   tlbExec: row(4),
-  /** u32: pad. */
-  reserved: row(4),
+  /** i32: 0, or 1 + the budget left when the interpreter went on behind STI or MOV SS with its shadow in place. */
+  shadowed: row(4),
+  /** u64: stands for MSRs that have no place of their own. */
+  reserved: row(8),
 
   /** Arguments and results of helper calls, 8 × u64. */
   arg: row(8 * 8, 16),

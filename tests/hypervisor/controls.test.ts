@@ -21,7 +21,9 @@ test.each(rows)('%s with ept=1 and ept=0', (field, withEpt, without) => {
 test('guest-owned bits of CR0 and CR4', () => {
   const masks = (ept: boolean): string[] => {
     const { port } = machine({ ept });
-    return [VMCS.cr0GuestHostMask, VMCS.cr4GuestHostMask].map((f) => BigInt.asUintN(32, ~port.vmread(f)).toString(16));
+    return [VMCS.cr0GuestHostMask, VMCS.cr4GuestHostMask].map((f) =>
+      BigInt.asUintN(32, ~port.vmread(f)).toString(16),
+    );
   };
   expect(masks(true)).toEqual(['10008', '1078e']);
   expect(masks(false)).toEqual(['8', '1070e']);
@@ -44,7 +46,8 @@ test('x2APIC mode exchanges the APIC virtualizations and passes the TPR through'
 
 test('the MSR bitmap intercepts all but the passthrough list', () => {
   const b = newMsrBitmap();
-  const clear = (at: number): number => [...b.subarray(at, at + 0x400)].reduce((n, v) => n + (v === 0xff ? 0 : 1), 0);
+  const clear = (at: number): number =>
+    [...b.subarray(at, at + 0x400)].reduce((n, v) => n + (v === 0xff ? 0 : 1), 0);
   expect([clear(0), clear(0x400), clear(0x800), clear(0xc00)]).toEqual([2, 1, 1, 1]);
   expect(b[0x10 >> 3] & 1).toBe(0);
   expect(b[0x800 + (0x10 >> 3)] & 1).toBe(1);

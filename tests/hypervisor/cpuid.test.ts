@@ -19,10 +19,13 @@ test.each([
   expect(q(machine(), leaf, sub)).toEqual(expected);
 });
 
-test.each([0x40000002, 0x4fffff00, 0x0e, 0x80000009, 0x4ffffffd])('unknown leaf 0x%s is the highest basic leaf', (leaf) => {
-  const m = machine();
-  expect(q(m, leaf)).toEqual(q(m, 0xd));
-});
+test.each([0x40000002, 0x4fffff00, 0x0e, 0x80000009, 0x4ffffffd])(
+  'unknown leaf 0x%s is the highest basic leaf',
+  (leaf) => {
+    const m = machine();
+    expect(q(m, leaf)).toEqual(q(m, 0xd));
+  },
+);
 
 test('dynamic bits follow CR4.OSXSAVE and the local APIC', () => {
   const { cpuid } = machine().vm;
@@ -36,12 +39,14 @@ test('both modes show the same, but 1 GiB pages with ept=0 (KVM-7.1.3)', () => {
     machine({ ept }, { timeModel }).vm.cpuid.query(0x80000001, 0, state).edx & (1 << 26);
   expect([edx(true, 'cycles'), edx(false, 'cycles')]).toEqual([0, 1 << 26]);
   expect(edx(false, 'instructions')).toBe(edx(true, 'instructions'));
-  const all = (ept: boolean): string[][] => [0, 1, 2, 4, 6, 7, 0xd, 0x40000001, 0x80000007, 0x80000008].map((l) => q(machine({ ept }), l));
+  const all = (ept: boolean): string[][] =>
+    [0, 1, 2, 4, 6, 7, 0xd, 0x40000001, 0x80000007, 0x80000008].map((l) => q(machine({ ept }), l));
   expect(all(true)).toEqual(all(false));
 });
 
 test('paravirtual features are options, and none depends on the mode of time', () => {
-  const eax = (options: Parameters<typeof machine>[1]): number => machine({}, options ?? {}).vm.cpuid.query(0x40000001, 0, state).eax;
+  const eax = (options: Parameters<typeof machine>[1]): number =>
+    machine({}, options ?? {}).vm.cpuid.query(0x40000001, 0, state).eax;
   expect(eax({ pvEoi: false }) & 0x40).toBe(0);
   expect(eax({ stealTime: true }) & 0x20).toBe(0x20);
   expect(eax({ stealTime: true, asyncPf: true, timeModel: 'instructions' }) & 0x4070).toBe(0);
@@ -49,7 +54,11 @@ test('paravirtual features are options, and none depends on the mode of time', (
 
 test('features can be hidden by name, and the control goes with INVPCID', () => {
   const m = machine({}, { hideCpuid: ['pcid', 'invpcid'] });
-  expect([m.vm.cpuid.has('pcid'), m.vm.cpuid.has('invpcid'), m.vm.cpuid.has('smep')]).toEqual([false, false, true]);
+  expect([m.vm.cpuid.has('pcid'), m.vm.cpuid.has('invpcid'), m.vm.cpuid.has('smep')]).toEqual([
+    false,
+    false,
+    true,
+  ]);
   expect(m.vm.controls.secondary & (1 << 12)).toBe(0);
   expect(() => machine({}, { hideCpuid: ['pcidd'] })).toThrow(/'pcidd'/);
 });

@@ -26,25 +26,45 @@ test('a fault in #DF is a triple fault', () => {
   expect(e.tripleFault).toBe(true);
 });
 
-const record = (log: string[]): Visit => (port) => {
-  const info = port.vmread32(VMCS.entryInterruptionInfo);
-  const window = (port.vmread32(VMCS.procBasedControls) & PROC.interruptWindowExiting) !== 0 ? ' window' : '';
-  log.push((info & 0x80000000) !== 0 ? info.toString(16) + window : `-${window}`);
-  return { limit: true };
-};
+const record =
+  (log: string[]): Visit =>
+  (port) => {
+    const info = port.vmread32(VMCS.entryInterruptionInfo);
+    const window =
+      (port.vmread32(VMCS.procBasedControls) & PROC.interruptWindowExiting) !== 0 ? ' window' : '';
+    log.push((info & 0x80000000) !== 0 ? info.toString(16) + window : `-${window}`);
+    return { limit: true };
+  };
 /** Runs visits and records the event of each entry. */
 const entries = (m: TestMachine, ...visits: Visit[]): string[] => {
   const log: string[] = [];
-  m.run(...visits.map((v): Visit => (port) => {
-    record(log)(port);
-    return v(port);
-  }), record(log));
+  m.run(
+    ...visits.map(
+      (v): Visit =>
+        (port) => {
+          record(log)(port);
+          return v(port);
+        },
+    ),
+    record(log),
+  );
   return log;
 };
 /** Programs the 8259s with vectors 0x30-0x3f and unmasks the timer input. */
 const pic = (m: TestMachine): void => {
   const { board } = m.vm;
-  for (const [port, value] of [[0x20, 0x11], [0x21, 0x30], [0x21, 4], [0x21, 1], [0xa0, 0x11], [0xa1, 0x38], [0xa1, 2], [0xa1, 1], [0x21, 0]] as const) board.writePort(port, 1, value);
+  for (const [port, value] of [
+    [0x20, 0x11],
+    [0x21, 0x30],
+    [0x21, 4],
+    [0x21, 1],
+    [0xa0, 0x11],
+    [0xa1, 0x38],
+    [0xa1, 2],
+    [0xa1, 1],
+    [0x21, 0],
+  ] as const)
+    board.writePort(port, 1, value);
 };
 const interrupts = (port: FakePort, on: boolean): void => port.vmwrite32(VMCS.guestRflags, on ? 0x202 : 2);
 
@@ -85,7 +105,11 @@ test('no injection in the shadow of STI', () => {
 test('an event whose delivery exits is injected again, and the page of the fault is unshadowed', () => {
   const m = machine({ ept: false });
   const visit: Visit = (port) => {
-    const outcome = exit(0, { [VMCS.exitInterruptionInfo]: 0x80000b0e, [VMCS.exitInterruptionErrorCode]: 2, [VMCS.exitQualification]: 0x7000 })(port);
+    const outcome = exit(0, {
+      [VMCS.exitInterruptionInfo]: 0x80000b0e,
+      [VMCS.exitInterruptionErrorCode]: 2,
+      [VMCS.exitQualification]: 0x7000,
+    })(port);
     port.vmwrite32(VMCS.idtVectoringInfo, 0x80000b0e);
     port.vmwrite32(VMCS.idtVectoringErrorCode, 4);
     return outcome;
@@ -98,7 +122,11 @@ test('an event whose delivery exits is injected again, and the page of the fault
 test('a guest fault during the delivery of a page fault is a double fault', () => {
   const m = machine({ ept: false });
   const visit: Visit = (port) => {
-    const outcome = exit(0, { [VMCS.exitInterruptionInfo]: 0x80000b0e, [VMCS.exitInterruptionErrorCode]: 2, [VMCS.exitQualification]: 0x7000 })(port);
+    const outcome = exit(0, {
+      [VMCS.exitInterruptionInfo]: 0x80000b0e,
+      [VMCS.exitInterruptionErrorCode]: 2,
+      [VMCS.exitQualification]: 0x7000,
+    })(port);
     port.vmwrite32(VMCS.idtVectoringInfo, 0x80000b0e);
     m.mmu.pageFault = () => {
       m.vm.vcpu.injectPageFault({ code: 2, address: 0x7000n });
@@ -138,7 +166,12 @@ test('HLT skips to the next deadline, without one the run ends', () => {
   const n = machine({}, { timeModel: 'instructions' });
   pic(n);
   // channel 0, mode 2, 11932 counts of 1193182 Hz: 10 ms
-  for (const [port, v] of [[0x43, 0x34], [0x40, 11932 & 0xff], [0x40, 11932 >> 8]] as const) n.vm.board.writePort(port, 1, v);
+  for (const [port, v] of [
+    [0x43, 0x34],
+    [0x40, 11932 & 0xff],
+    [0x40, 11932 >> 8],
+  ] as const)
+    n.vm.board.writePort(port, 1, v);
   interrupts(n.port, true);
   expect(entries(n, exit(12))).toEqual(['-', '80000030']);
   expect(n.vm.clock.now() / n.vm.clock.rate).toBeCloseTo(0.01, 6);

@@ -1,7 +1,14 @@
 /** A processor for tests of the hypervisor: fields in a map, physical memory for real, and VM exits by script. */
 import { Ram } from '../../lib/memory/ram.js';
 import { VMX_MSRS } from '../../lib/vmx/capabilities.js';
-import type { EntryOutcome, FieldEncoding, PhysicalMemory, StubRegisters, VmxPort, VmxResult } from '../../lib/vmx/port.js';
+import type {
+  EntryOutcome,
+  FieldEncoding,
+  PhysicalMemory,
+  StubRegisters,
+  VmxPort,
+  VmxResult,
+} from '../../lib/vmx/port.js';
 import { VMCS } from '../../lib/vmx/port.js';
 
 /** One visit to the guest: changes the machine, and says how it ended. */
@@ -12,11 +19,11 @@ const LEAVES: Readonly<Record<number, readonly [number, number, number, number]>
   1: [0x000306d4, 0x00010800, 0xffffffff | 0, 0xffffffff | 0],
   2: [0x76036301, 0x00f0b5ff, 0, 0x00c30000],
   7: [0, 0x001c25ab, 0x0000000c, 0x20000000],
-  0xd: [7, 0x340, 0x340, 0],
-  0x80000000: [0x80000008 | 0, 0, 0, 0],
-  0x80000001: [0, 0, 0x121, 0x28100800],
-  0x80000007: [0, 0, 0, 0x100],
-  0x80000008: [0x3027, 0, 0, 0],
+  13: [7, 0x340, 0x340, 0],
+  2147483648: [0x80000008 | 0, 0, 0, 0],
+  2147483649: [0, 0, 0x121, 0x28100800],
+  2147483655: [0, 0, 0, 0x100],
+  2147483656: [0x3027, 0, 0, 0],
 };
 
 class FakeRegisters implements StubRegisters {
@@ -145,7 +152,12 @@ export class FakePort implements VmxPort {
 
 /** A visit that executes `instructions` and exits with `reason`; the instruction is `length` bytes long. */
 export const exit =
-  (reason: number, fields: Readonly<Record<number, number | bigint>> = {}, instructions = 10, length = 2): Visit =>
+  (
+    reason: number,
+    fields: Readonly<Record<number, number | bigint>> = {},
+    instructions = 10,
+    length = 2,
+  ): Visit =>
   (port) => {
     port.instructions += instructions;
     port.vmwrite32(VMCS.exitInstructionLength, length);

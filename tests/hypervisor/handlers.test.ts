@@ -21,7 +21,12 @@ const injected = (m: TestMachine): number => {
   m.vm.run();
   return info;
 };
-const after = (visit: Visit, setup: (m: TestMachine) => void = () => {}, params = {}, options = {}): TestMachine & { info: number } => {
+const after = (
+  visit: Visit,
+  setup: (m: TestMachine) => void = () => {},
+  params = {},
+  options = {},
+): TestMachine & { info: number } => {
   const m = machine(params, options);
   setup(m);
   let info = 0;
@@ -31,7 +36,9 @@ const after = (visit: Visit, setup: (m: TestMachine) => void = () => {}, params 
   });
   return { ...m, info };
 };
-const cr = (number: number, access: number, gpr = 0): Record<number, number> => ({ [VMCS.exitQualification]: number | (access << 4) | (gpr << 8) });
+const cr = (number: number, access: number, gpr = 0): Record<number, number> => ({
+  [VMCS.exitQualification]: number | (access << 4) | (gpr << 8),
+});
 const set = (gpr: number, value: bigint) => (m: TestMachine) => m.port.registers.setGpr(gpr, value);
 
 test.each([
@@ -46,10 +53,14 @@ test.each([
 });
 
 test('MOV to CR3 with PCIDE: bit 63 keeps the TLB and is not part of the value', () => {
-  const m = after(exit(28, cr(3, 0)), (t) => {
-    t.vm.vcpu.setCr4(0x20020);
-    t.port.registers.setGpr(RAX, 0x8000000000005001n);
-  }, { ept: false });
+  const m = after(
+    exit(28, cr(3, 0)),
+    (t) => {
+      t.vm.vcpu.setCr4(0x20020);
+      t.port.registers.setGpr(RAX, 0x8000000000005001n);
+    },
+    { ept: false },
+  );
   expect(m.mmu.calls).toEqual(['newCr3 false']);
   expect(m.vm.vcpu.cr3).toBe(0x5001);
 });
@@ -91,13 +102,16 @@ test('CLTS and LMSW', () => {
 });
 
 test('MOV DR: the first access stops exiting, the next exit takes the registers back (KVM-1.2)', () => {
-  const exits = (port: TestMachine['port']): boolean => (port.vmread32(VMCS.procBasedControls) & PROC.movDrExiting) !== 0;
+  const exits = (port: TestMachine['port']): boolean =>
+    (port.vmread32(VMCS.procBasedControls) & PROC.movDrExiting) !== 0;
   const seen: boolean[] = [];
   const m = machine();
-  const watch = (visit: Visit): Visit => (port) => {
-    seen.push(exits(port));
-    return visit(port);
-  };
+  const watch =
+    (visit: Visit): Visit =>
+    (port) => {
+      seen.push(exits(port));
+      return visit(port);
+    };
   m.run(watch(exit(29)), watch(exit(10)), watch(exit(10)));
   expect(seen).toEqual([true, false, true]);
   expect(rip(m)).toBe(0x1004);
@@ -152,7 +166,10 @@ test.each([
 });
 
 test('IN keeps the rest of RAX, REP OUTSB goes through the string', () => {
-  const input = after(exit(30, { [VMCS.exitQualification]: (0x80 << 16) | 8 }), set(RAX, 0x1122334455667700n));
+  const input = after(
+    exit(30, { [VMCS.exitQualification]: (0x80 << 16) | 8 }),
+    set(RAX, 0x1122334455667700n),
+  );
   expect(input.port.registers.gpr(RAX)).toBe(0x11223344556677ffn);
 
   const text: number[] = [];
@@ -160,7 +177,13 @@ test('IN keeps the rest of RAX, REP OUTSB goes through the string', () => {
   m.vm.load(0x2000, new TextEncoder().encode('hello'));
   m.port.registers.setGpr(6, 0x2000n);
   m.port.registers.setGpr(RCX, 5n);
-  m.run(exit(30, { [VMCS.exitQualification]: (0x3f8 << 16) | 0x30, [VMCS.exitInstructionInfo]: (2 << 7) | (3 << 15) }, 0));
+  m.run(
+    exit(
+      30,
+      { [VMCS.exitQualification]: (0x3f8 << 16) | 0x30, [VMCS.exitInstructionInfo]: (2 << 7) | (3 << 15) },
+      0,
+    ),
+  );
   expect(String.fromCharCode(...text)).toBe('hello');
   expect([m.port.registers.gpr(6), m.port.registers.gpr(RCX), m.port.instructions]).toEqual([0x2005n, 0n, 5]);
 });
@@ -179,10 +202,18 @@ test.each([
   ['spurious', ['pageFault 7000 2'], { pf_taken: 1, pf_spurious: 1, pf_fixed: 0 }],
   ['retry', ['pageFault 7000 2'], { pf_taken: 1, pf_fixed: 0 }],
 ] as const)('a #PF exit that is %s', (result, calls, stats) => {
-  const pf = exit(0, { [VMCS.exitInterruptionInfo]: 0x80000b0e, [VMCS.exitInterruptionErrorCode]: 2, [VMCS.exitQualification]: 0x7000 });
-  const m = after(pf, (t) => {
-    t.mmu.result = result;
-  }, { ept: false });
+  const pf = exit(0, {
+    [VMCS.exitInterruptionInfo]: 0x80000b0e,
+    [VMCS.exitInterruptionErrorCode]: 2,
+    [VMCS.exitQualification]: 0x7000,
+  });
+  const m = after(
+    pf,
+    (t) => {
+      t.mmu.result = result;
+    },
+    { ept: false },
+  );
   expect(m.mmu.calls).toEqual(calls);
   expect(m.vm.stats).toMatchObject(stats);
   expect(rip(m)).toBe(0x1000);
@@ -190,34 +221,52 @@ test.each([
 
 /** mov [rdi], rax */
 const STORE = [0x48, 0x89, 0x07];
-const storeFault = exit(0, { [VMCS.exitInterruptionInfo]: 0x80000b0e, [VMCS.exitInterruptionErrorCode]: 3, [VMCS.exitQualification]: 0x7000 });
+const storeFault = exit(0, {
+  [VMCS.exitInterruptionInfo]: 0x80000b0e,
+  [VMCS.exitInterruptionErrorCode]: 3,
+  [VMCS.exitQualification]: 0x7000,
+});
 
 test('a store to a page table is emulated and reported to the MMU', () => {
-  const m = after(storeFault, (t) => {
-    t.mmu.result = 'emulate';
-    t.vm.load(0x1000, new Uint8Array(STORE));
-    t.port.registers.setGpr(7, 0x7000n);
-    t.port.registers.setGpr(RAX, 0x1122334455667788n);
-  }, { ept: false });
+  const m = after(
+    storeFault,
+    (t) => {
+      t.mmu.result = 'emulate';
+      t.vm.load(0x1000, new Uint8Array(STORE));
+      t.port.registers.setGpr(7, 0x7000n);
+      t.port.registers.setGpr(RAX, 0x1122334455667788n);
+    },
+    { ept: false },
+  );
   expect(m.mmu.calls).toEqual(['pageFault 7000 3', 'pteWrite 7000 1122334455667788 8']);
   expect(m.vm.readPhysical(0x7000, 8)).toBe(0x1122334455667788n);
   expect([rip(m), m.vm.stats.insn_emulation, m.port.instructions]).toEqual([0x1003, 1, 11]);
 });
 
 test('rep stosq is no page-table write: unshadow and retry; when that is refused, one iteration after the other', () => {
-  const setup = (retry: boolean) => (t: TestMachine): void => {
-    t.mmu.result = 'emulate';
-    t.mmu.retry = retry;
-    t.vm.load(0x1000, new Uint8Array([0xf3, 0x48, 0xab]));
-    t.port.registers.setGpr(7, 0x7000n);
-    t.port.registers.setGpr(RCX, 3n);
-  };
+  const setup =
+    (retry: boolean) =>
+    (t: TestMachine): void => {
+      t.mmu.result = 'emulate';
+      t.mmu.retry = retry;
+      t.vm.load(0x1000, new Uint8Array([0xf3, 0x48, 0xab]));
+      t.port.registers.setGpr(7, 0x7000n);
+      t.port.registers.setGpr(RCX, 3n);
+    };
   const retried = after(storeFault, setup(true), { ept: false });
   expect(retried.mmu.calls).toEqual(['pageFault 7000 3', 'unprotect 7000']);
   expect([rip(retried), retried.vm.stats.insn_emulation]).toEqual([0x1000, 1]);
   const emulated = after(storeFault, setup(false), { ept: false });
-  expect(emulated.mmu.calls.slice(2)).toEqual(['pteWrite 7000 0 8', 'pteWrite 7008 0 8', 'pteWrite 7010 0 8']);
-  expect([rip(emulated), emulated.port.registers.gpr(RCX), emulated.port.instructions]).toEqual([0x1003, 0n, 13]);
+  expect(emulated.mmu.calls.slice(2)).toEqual([
+    'pteWrite 7000 0 8',
+    'pteWrite 7008 0 8',
+    'pteWrite 7010 0 8',
+  ]);
+  expect([rip(emulated), emulated.port.registers.gpr(RCX), emulated.port.instructions]).toEqual([
+    0x1003,
+    0n,
+    13,
+  ]);
 });
 
 test('MMIO through a misconfiguration reads the I/O APIC', () => {
@@ -245,13 +294,17 @@ test.each([
   ['a non-canonical address', 0n, 0n, 1n << 50n, GP],
   ['all contexts', 2n, 0n, 0n, 0],
 ])('INVPCID: %s', (_name, type, low, linear, info) => {
-  const m = after(exit(58, { [VMCS.exitInstructionInfo]: (2 << 28) | (1 << 22) | (7 << 23) | (2 << 7) }), (t) => {
-    t.vm.writePhysical(0x7000, 8, low);
-    t.vm.writePhysical(0x7008, 8, linear);
-    t.mmu.calls.length = 0;
-    t.port.registers.setGpr(RDX, type);
-    t.port.registers.setGpr(7, 0x7000n);
-  }, { ept: false });
+  const m = after(
+    exit(58, { [VMCS.exitInstructionInfo]: (2 << 28) | (1 << 22) | (7 << 23) | (2 << 7) }),
+    (t) => {
+      t.vm.writePhysical(0x7000, 8, low);
+      t.vm.writePhysical(0x7008, 8, linear);
+      t.mmu.calls.length = 0;
+      t.port.registers.setGpr(RDX, type);
+      t.port.registers.setGpr(7, 0x7000n);
+    },
+    { ept: false },
+  );
   expect(m.info).toBe(info);
   expect(m.mmu.calls).toEqual(info === 0 ? ['invpcid 2 0 0'] : []);
 });
@@ -291,7 +344,10 @@ test('PAUSE doubles the window up to its limit', () => {
 
 test('a triple fault and an exit without handler end the run', () => {
   expect(machine().run(exit(2)).kind).toBe('triple-fault');
-  expect(machine().run(exit(64))).toMatchObject({ kind: 'emulation-failure', detail: expect.stringContaining('XRSTORS') });
+  expect(machine().run(exit(64))).toMatchObject({
+    kind: 'emulation-failure',
+    detail: expect.stringContaining('XRSTORS'),
+  });
 });
 
 test('a failed entry ends the run with the VMCS as text', () => {

@@ -49,7 +49,9 @@ test('the log has the lines of the assignment', () => {
   log.clear();
   read('F2020', 0x4fffffff);
   read('F2020', 0x4ffffffe, 48);
-  expect(log.text()).toBe(`CPUID(0x4FFFFFFF), exits=301, cycles spent in exit=${CYCLES}\nCPUID(0x4FFFFFFE), exit number 48 exits=300`);
+  expect(log.text()).toBe(
+    `CPUID(0x4FFFFFFF), exits=301, cycles spent in exit=${CYCLES}\nCPUID(0x4FFFFFFE), exit number 48 exits=300`,
+  );
   expect(log.text(true)).toMatch(/^\[ {4}0\.000000\] CPUID/);
 });
 

@@ -1,7 +1,8 @@
 /** A VM on the fake port with an MMU that records what it is asked: linear = guest-physical. */
-import { Hypervisor } from '../../lib/hypervisor/modules.js';
+
 import type { EntryState } from '../../lib/hypervisor/entry-state.js';
 import type { KvmMmu, PageFaultResult } from '../../lib/hypervisor/mmu/mmu.js';
+import { Hypervisor } from '../../lib/hypervisor/modules.js';
 import { createVm, type Vm, type VmOptions } from '../../lib/hypervisor/vm.js';
 import { FakePort, type Visit } from './fake-port.js';
 
@@ -31,7 +32,8 @@ export const recordingMmu = (): RecordingMmu => {
     contextReset: () => calls.push('contextReset'),
     flushGuestTlb: () => calls.push('flushGuestTlb'),
     unload: () => calls.push('unload'),
-    pteWrite: (gpa, value, bytes) => calls.push(`pteWrite ${gpa.toString(16)} ${value.toString(16)} ${bytes}`),
+    pteWrite: (gpa, value, bytes) =>
+      calls.push(`pteWrite ${gpa.toString(16)} ${value.toString(16)} ${bytes}`),
     unprotectAndRetry(gva) {
       calls.push(`unprotect ${gva.toString(16)}`);
       return mmu.retry;
@@ -44,7 +46,15 @@ export const recordingMmu = (): RecordingMmu => {
   return mmu;
 };
 
-const flat = (selector: number, attr: number): { selector: number; base: bigint; limit: number; attr: number } => ({ selector, base: 0n, limit: 0xffffffff, attr });
+const flat = (
+  selector: number,
+  attr: number,
+): { selector: number; base: bigint; limit: number; attr: number } => ({
+  selector,
+  base: 0n,
+  limit: 0xffffffff,
+  attr,
+});
 
 export const entryState: EntryState = {
   gprs: new Array<bigint>(16).fill(0n),
@@ -62,7 +72,7 @@ export const entryState: EntryState = {
     fs: flat(0x18, 0xc093),
     gs: flat(0x18, 0xc093),
     ldtr: flat(0, 0x10082),
-    tr: flat(0x20, 0x8b),
+    tr: { ...flat(0x20, 0x8b), limit: 0x67 },
   },
   gdtr: { base: 0x500n, limit: 0x2f },
   idtr: { base: 0n, limit: 0 },
@@ -78,12 +88,21 @@ export interface TestMachine {
   run(...script: Visit[]): ReturnType<Vm['run']>;
 }
 
-export const machine = (params: Record<string, unknown> = {}, options: Partial<VmOptions> = {}): TestMachine => {
+export const machine = (
+  params: Record<string, unknown> = {},
+  options: Partial<VmOptions> = {},
+): TestMachine => {
   const hypervisor = new Hypervisor();
   hypervisor.loadModule('kvm-intel', params);
   const port = new FakePort();
   const mmu = recordingMmu();
-  const vm = createVm(hypervisor, port, { memory: 16 << 20, backing: '4K', hostTickHz: 0, createMmu: () => mmu, ...options });
+  const vm = createVm(hypervisor, port, {
+    memory: 16 << 20,
+    backing: '4K',
+    hostTickHz: 0,
+    createMmu: () => mmu,
+    ...options,
+  });
   vm.loadEntry(entryState);
   mmu.calls.length = 0;
   return {

@@ -6,8 +6,16 @@ import { machine } from './machine.js';
 test('parameters that contradict ept=0 are turned off, and said so when they were asked for', () => {
   const h = new Hypervisor();
   h.loadModule('kvm-intel', { ept: false, unrestricted_guest: true });
-  const value = (name: string): string | undefined => h.parameters('kvm-intel').find((p) => p.name === name)?.value;
-  expect(['ept', 'unrestricted_guest', 'eptad', 'pml', 'vpid', 'vmentry_l1d_flush'].map(value)).toEqual(['N', 'N', 'N', 'N', 'Y', 'EPT disabled']);
+  const value = (name: string): string | undefined =>
+    h.parameters('kvm-intel').find((p) => p.name === name)?.value;
+  expect(['ept', 'unrestricted_guest', 'eptad', 'pml', 'vpid', 'vmentry_l1d_flush'].map(value)).toEqual([
+    'N',
+    'N',
+    'N',
+    'N',
+    'Y',
+    'EPT disabled',
+  ]);
   expect(h.log.text()).toBe('kvm_intel: unrestricted_guest=Y has no effect with ept=N, set to N');
 });
 

@@ -189,13 +189,20 @@ const dispatchBody = (): Body => {
   b.get(0).i64(0xffff_ffffn).op('i64.and').set(0);
   b.get(0).i32(0).mem('i64.load', at(S.segBase) + 8 * SEG.cs).op('i64.add').i64(0xffff_ffffn).op('i64.and').set(lin);
   b.op('end');
-  // attention, TF, STI or MOV-SS shadow, halted
+  // attention, TF, halted
   b.i32(0).mem('i32.load', at(S.attention));
   b.i32(0).mem('i32.load', at(S.eflags)).i32(FLAG.tf).op('i32.and').op('i32.or');
-  b.i32(0).mem('i32.load', at(S.interruptibility)).i32(3).op('i32.and').op('i32.or');
   b.i32(0).mem('i32.load', at(S.activity)).op('i32.or').if();
   leave(LEAVE.attention);
   b.op('end');
+  // a shadow of STI or MOV SS: nobody watches, so note where it began; at the next dispatch it is over
+  b.i32(0).mem('i32.load', at(S.interruptibility)).i32(3).op('i32.and').if();
+  b.i32(0).mem('i32.load', at(S.shadowed)).if();
+  b.i32(0).i32(0).mem('i32.load', at(S.interruptibility)).i32(-4).op('i32.and').mem('i32.store', at(S.interruptibility));
+  b.i32(0).i32(0).mem('i32.store', at(S.shadowed));
+  b.op('else');
+  b.i32(0).i32(0).mem('i32.load', at(S.budget)).i32(1).op('i32.add').mem('i32.store', at(S.shadowed));
+  b.op('end').op('end');
   b.i32(0).mem('i32.load', at(S.tlbExec)).get(lin).i64(8n).op('i64.shr_u').op('i32.wrap_i64').i32(TLB_INDEX_MASK).op('i32.and').op('i32.add').tee(entry);
   b.mem('i64.load', 0).get(lin).i64(-4096n).op('i64.and').op('i64.eq').if();
   b.get(entry).mem('i32.load', 8).get(lin).op('i32.wrap_i64').i32(4095).op('i32.and').i32(2).op('i32.shl').op('i32.add').mem('i32.load', 0).tee(record).if();

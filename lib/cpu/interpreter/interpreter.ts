@@ -6,6 +6,7 @@
  * entry and did not retire are given back.
  */
 import { isCanonical } from '../../base/bits.js';
+import { decode } from '../../isa/decoder.js';
 import { LEAVE, S, SEG } from '../../isa/state.js';
 import { LEFT, TLB_INDEX_MASK } from '../../memory/access.js';
 import type { Mmu } from '../../memory/mmu.js';
@@ -15,6 +16,7 @@ import type { Helper, HelperTable } from '../helpers.js';
 import { segmentLinear } from '../system/segments.js';
 import { bulk } from './bulk.js';
 import { CodeCache } from './code-cache.js';
+import { COMMON } from './common.js';
 import { coreModule } from './core-module.js';
 import { Handlers } from './handlers.js';
 import { ALIGNED_ACCESS, STACK_ACCESS } from './memory-verbs.js';
@@ -39,6 +41,16 @@ const divide128: Helper = (cpu) => {
   cpu.result64(0, BigInt.asUintN(64, q));
   cpu.result64(1, BigInt.asUintN(64, n - q * d));
   return true;
+};
+
+/** Builds the common handlers, in one module. */
+const prepare = (handlers: Handlers): void => {
+  for (const text of COMMON.trim().split(/\s+/)) {
+    const bytes = Uint8Array.from(Buffer.from(text, 'hex'));
+    const insn = decode(bytes, 0, bytes.length, 64);
+    if (typeof insn !== 'string') handlers.of(insn);
+  }
+  handlers.flush();
 };
 
 export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Interpreter => {
@@ -128,6 +140,7 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
   const core = new WebAssembly.Instance(new WebAssembly.Module(coreModule(pages, HANDLER_LIMIT)), { env });
   const coreFunctions = Object.fromEntries(Object.keys(CORE_FUNCTIONS).map((n) => [n, core.exports[n]]));
   const handlers = new Handlers(env.table, { env: { ...env, ...coreFunctions } as WebAssembly.ModuleImports }, pages, number);
+  prepare(handlers);
   const runRecords = core.exports['run'] as (record: number) => void;
   const code = new CodeCache(cpu, handlers);
   code.onFlush = () => mmu.renewCodeTables();

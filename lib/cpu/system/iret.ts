@@ -8,6 +8,7 @@ import type { Cpu } from '../core.js';
 import type { HelperTable } from '../helpers.js';
 import { readRflags, writeRflags } from '../rflags.js';
 import { bytesOf, checkTarget, commitReturn, type OperandSize, returnCode, returnStack } from './far.js';
+import { iretFast } from './iret-fast.js';
 import {
   iopl,
   limitOf,
@@ -125,5 +126,5 @@ export const iret = (cpu: Cpu, w: OperandSize): boolean => {
 
 export const IRET_HELPERS: HelperTable = {
   /** arg: operand size. */
-  iret: (cpu) => iret(cpu, cpu.arg32(0) as OperandSize),
+  iret: (cpu) => (cpu.arg32(0) === 64 && iretFast(cpu)) || iret(cpu, cpu.arg32(0) as OperandSize),
 };

@@ -246,7 +246,10 @@ export const loadSegment = (cpu: Cpu, seg: number, selector: number): boolean =>
 const loadSegmentHelper: Helper = (cpu) => {
   const seg = cpu.arg32(0);
   if (!loadSegment(cpu, seg, cpu.arg32(1) & 0xffff)) return false;
-  if (seg === SEG.ss && cpu.arg32(2) !== 0) cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) | 2);
+  if (seg === SEG.ss && cpu.arg32(2) !== 0) {
+    cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) | 2);
+    cpu.set32(S.shadowed, 0);
+  }
   return true;
 };
 

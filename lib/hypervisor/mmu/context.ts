@@ -70,7 +70,12 @@ export class ShadowContext {
   constructor(deps: MmuDeps) {
     const { memory, slots, options } = deps;
     const width = options.maxPhyAddr ?? 40;
-    if (width < 33 || width > 40) throw new LabError('mmu.maxphyaddr', `guest-physical addresses of ${width} bits are not possible`, 'give 33 to 40');
+    if (width < 33 || width > 40)
+      throw new LabError(
+        'mmu.maxphyaddr',
+        `guest-physical addresses of ${width} bits are not possible`,
+        'give 33 to 40',
+      );
     this.slots = slots;
     this.vcpu = deps.vcpu;
     this.stats = deps.stats;
@@ -131,7 +136,8 @@ export class ShadowContext {
     this.#count(sp.level, 1);
     if (before > this.stats.max_mmu_rmap_size) this.stats.max_mmu_rmap_size = before;
     if (before > RMAP_LIMIT) {
-      for (let spte = rmap.first(frame); spte !== 0; spte = rmap.first(frame)) this.dropLeaf(this.pages.at(spte), spte);
+      for (let spte = rmap.first(frame); spte !== 0; spte = rmap.first(frame))
+        this.dropLeaf(this.pages.at(spte), spte);
       this.flushRemote();
     }
   }

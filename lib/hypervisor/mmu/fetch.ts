@@ -70,7 +70,15 @@ const mapsItsOwnTables = (m: ShadowContext, user: boolean): boolean => {
   return false;
 };
 
-const fetch = (m: ShadowContext, lo: number, hi: number, gfn: number, hpa: number | undefined, most: number, code: number): number => {
+const fetch = (
+  m: ShadowContext,
+  lo: number,
+  hi: number,
+  gfn: number,
+  hpa: number | undefined,
+  most: number,
+  code: number,
+): number => {
   const w = m.walker;
   let sp = m.root.sp as ShadowPage;
   let level = 4;

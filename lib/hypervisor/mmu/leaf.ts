@@ -45,9 +45,18 @@ const mustProtect = (m: ShadowContext, gfn: number, why: number): boolean => {
 };
 
 /** make_spte; the result is in `m.made`. @param oldLo the entry's present low half: what is writable already need not be looked up */
-export const makeLeaf = (m: ShadowContext, sp: ShadowPage, access: number, gfn: number, hpa: number, oldLo: number, why: number): void => {
+export const makeLeaf = (
+  m: ShadowContext,
+  sp: ShadowPage,
+  access: number,
+  gfn: number,
+  hpa: number,
+  oldLo: number,
+  why: number,
+): void => {
   const { made } = m;
-  let lo = ((hpa | PT.p | MMU_PRESENT | HOST_WRITABLE | (access & ACC.u)) >>> 0) | (why === WHY.fault ? PT.a : 0);
+  let lo =
+    ((hpa | PT.p | MMU_PRESENT | HOST_WRITABLE | (access & ACC.u)) >>> 0) | (why === WHY.fault ? PT.a : 0);
   let executable = (access & ACC.x) !== 0;
   if (sp.level > 1) {
     lo |= PT.ps;

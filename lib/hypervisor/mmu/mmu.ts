@@ -100,5 +100,11 @@ export interface KvmMmu {
   /** Drops everything: VM teardown or slot removal. */
   zapAll(): void;
   /** Gauges and sizes for `kvmStats` and tests. */
-  readonly pages: { readonly shadow: number; readonly unsync: number; readonly p4k: number; readonly p2m: number; readonly p1g: number };
+  readonly pages: {
+    readonly shadow: number;
+    readonly unsync: number;
+    readonly p4k: number;
+    readonly p2m: number;
+    readonly p1g: number;
+  };
 }

@@ -8,8 +8,8 @@
  */
 import { LabError } from '../../base/error.js';
 import { CR0, CR4, EFER } from '../../isa/state.js';
-import { ACC } from './spte.js';
 import type { MmuVcpu } from './mmu.js';
+import { ACC } from './spte.js';
 
 const DIRECT = 1 << 4;
 const ACCESS_SHIFT = 5;
@@ -43,10 +43,18 @@ export const pagingMode = (vcpu: MmuVcpu): PagingMode => {
   const paging = (cr0 & CR0.pg) !== 0;
   if (paging && (efer & EFER.lma) === 0) {
     const kind = (cr4 & CR4.pae) !== 0 ? 'PAE' : '32-bit';
-    throw new LabError('mmu.guest-paging', `the guest uses ${kind} paging, which the MMU does not walk`, 'boot through the 64-bit entry');
+    throw new LabError(
+      'mmu.guest-paging',
+      `the guest uses ${kind} paging, which the MMU does not walk`,
+      'boot through the 64-bit entry',
+    );
   }
   if (paging && (cr4 & CR4.la57) !== 0) {
-    throw new LabError('mmu.guest-paging', 'the guest uses 5-level paging, which the MMU does not walk', 'hide LA57 from its CPUID');
+    throw new LabError(
+      'mmu.guest-paging',
+      'the guest uses 5-level paging, which the MMU does not walk',
+      'hide LA57 from its CPUID',
+    );
   }
   return {
     levels: paging ? 4 : 0,
@@ -60,7 +68,11 @@ export const pagingMode = (vcpu: MmuVcpu): PagingMode => {
 /** Role of the root. */
 export const rootRole = (mode: PagingMode): number => {
   if (mode.levels === 0) {
-    throw new LabError('mmu.guest-paging', 'the guest runs without paging, which the shadow MMU does not have', 'boot through the 64-bit entry');
+    throw new LabError(
+      'mmu.guest-paging',
+      'the guest runs without paging, which the shadow MMU does not have',
+      'boot through the 64-bit entry',
+    );
   }
   return (
     mode.levels |

@@ -84,7 +84,8 @@ export const invalidatePcid = (m: ShadowContext, pcid: number): void => {
   freeRoots(m, (root) => root !== m.root && root.sp !== undefined && root.pgd % 4096 === pcid);
 };
 
-const stale = (sp: ShadowPage | undefined): boolean => sp !== undefined && (sp.unsync || sp.unsyncChildren > 0);
+const stale = (sp: ShadowPage | undefined): boolean =>
+  sp !== undefined && (sp.unsync || sp.unsyncChildren > 0);
 
 /** kvm_mmu_sync_roots. */
 const syncRoot = (m: ShadowContext): void => {

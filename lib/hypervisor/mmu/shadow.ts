@@ -111,7 +111,8 @@ export class ShadowMmu implements KvmMmu {
     const { mode, walker } = m;
     if (mode.levels === 0) return Number(gva);
     const lo = Number(gva & 0xffff_ffffn);
-    if (walker.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i))) return walker.gfn * 4096 + (lo & 0xfff);
+    if (walker.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i)))
+      return walker.gfn * 4096 + (lo & 0xfff);
     return { code: walker.code, address: gva };
   }
 

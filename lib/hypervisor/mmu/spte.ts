@@ -45,13 +45,26 @@ export const SOFTWARE_BITS: readonly SoftwareBit[] = [
     in: 'paging',
     says: 'Nothing in the MMU forbids writing: the frame is not a shadowed table. Cleared together with W when the frame becomes one; where only W were clear, a write fault could be fixed without looking further.',
   },
-  { name: 'adDisabled', bit: 52, in: 'ept', says: 'The tables are walked without accessed and dirty flags (eptad=N): bits 8 and 9 of this entry mean nothing.' },
-  { name: 'eptHostWritable', bit: 57, in: 'ept', says: 'As hostWritable; bits 9 and 10 are taken in an EPT entry.' },
+  {
+    name: 'adDisabled',
+    bit: 52,
+    in: 'ept',
+    says: 'The tables are walked without accessed and dirty flags (eptad=N): bits 8 and 9 of this entry mean nothing.',
+  },
+  {
+    name: 'eptHostWritable',
+    bit: 57,
+    in: 'ept',
+    says: 'As hostWritable; bits 9 and 10 are taken in an EPT entry.',
+  },
   { name: 'eptMmuWritable', bit: 58, in: 'ept', says: 'As mmuWritable.' },
 ];
 
 /** Bits that the processor reads in the entries this hypervisor makes; physical addresses are in 39:12. */
-const HARDWARE_BITS = { paging: [0, 1, 2, 3, 4, 5, 6, 7, 8, 63], ept: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 63] } as const;
+const HARDWARE_BITS = {
+  paging: [0, 1, 2, 3, 4, 5, 6, 7, 8, 63],
+  ept: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 63],
+} as const;
 
 const checkOverlap = (format: 'paging' | 'ept'): void => {
   const taken = new Map<number, string>(HARDWARE_BITS[format].map((bit) => [bit, 'the processor']));
@@ -59,7 +72,8 @@ const checkOverlap = (format: 'paging' | 'ept'): void => {
   for (const row of SOFTWARE_BITS) {
     if (row.in !== 'both' && row.in !== format) continue;
     const owner = taken.get(row.bit);
-    if (owner !== undefined) throw new InvariantError(`bit ${row.bit} of ${format} entries belongs to ${owner} and to ${row.name}`);
+    if (owner !== undefined)
+      throw new InvariantError(`bit ${row.bit} of ${format} entries belongs to ${owner} and to ${row.name}`);
     taken.set(row.bit, row.name);
   }
 };
@@ -80,7 +94,8 @@ export const AD_DISABLED = 1 << (bitOf('adDisabled') - 32);
 export const EPT_WRITABLE = (1 << (bitOf('eptHostWritable') - 32)) | (1 << (bitOf('eptMmuWritable') - 32));
 
 /** Physical address (or guest-physical, of an MMIO entry) of bits 39:12. */
-export const addressOf = (lo: number, hi: number): number => (hi & 0xff) * 0x1_0000_0000 + ((lo & 0xffff_f000) >>> 0);
+export const addressOf = (lo: number, hi: number): number =>
+  (hi & 0xff) * 0x1_0000_0000 + ((lo & 0xffff_f000) >>> 0);
 export const addressHigh = (address: number): number => Math.floor(address / 0x1_0000_0000);
 
 /** An entry that points to a table: every right, since leaves alone protect (KVM-3.1). */
@@ -115,12 +130,16 @@ const generationHi = (generation: number): number => (generation >>> 8) << 20;
 /** Halves of the MMIO entry for a guest frame. @param access rights of the mapping; only W and U are kept */
 export const mmioLo = (gfn: number, access: number, generation: number): number =>
   ((gfn << 12) | PT.p | (access & (ACC.w | ACC.u)) | generationLo(generation)) >>> 0;
-export const mmioHi = (gfn: number, generation: number): number => (MMIO_RESERVED | (gfn >>> 20) | generationHi(generation)) >>> 0;
+export const mmioHi = (gfn: number, generation: number): number =>
+  (MMIO_RESERVED | (gfn >>> 20) | generationHi(generation)) >>> 0;
 export const isMmio = (lo: number, hi: number): boolean => (lo & PT.p) !== 0 && (hi & MMIO_RESERVED) !== 0;
 
-export const eptMmioLo = (gfn: number, generation: number): number => ((gfn << 12) | MMIO_MISCONFIGURED | generationLo(generation)) >>> 0;
-export const eptMmioHi = (gfn: number, generation: number): number => ((gfn >>> 20) | generationHi(generation)) >>> 0;
+export const eptMmioLo = (gfn: number, generation: number): number =>
+  ((gfn << 12) | MMIO_MISCONFIGURED | generationLo(generation)) >>> 0;
+export const eptMmioHi = (gfn: number, generation: number): number =>
+  ((gfn >>> 20) | generationHi(generation)) >>> 0;
 export const isEptMmio = (lo: number): boolean => (lo & EPT.rwx) === MMIO_MISCONFIGURED;
 
-export const mmioGeneration = (lo: number, hi: number): number => ((lo >>> 3) & 0xff) | (((hi >>> 20) & 0x7ff) << 8);
+export const mmioGeneration = (lo: number, hi: number): number =>
+  ((lo >>> 3) & 0xff) | (((hi >>> 20) & 0x7ff) << 8);
 export const mmioGfn = (lo: number, hi: number): number => (lo >>> 12) | ((hi & 0xff) << 20);

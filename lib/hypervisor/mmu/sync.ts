@@ -97,7 +97,13 @@ export const guestEntry = (m: ShadowContext, sp: ShadowPage, at: number): number
 };
 
 /** FNAME(prefetch_gpte): fills one spte from the guest's entry; false when that is not worth going on after. */
-export const prefetchEntry = (m: ShadowContext, sp: ShadowPage, at: number, lo: number, hi: number): boolean => {
+export const prefetchEntry = (
+  m: ShadowContext,
+  sp: ShadowPage,
+  at: number,
+  lo: number,
+  hi: number,
+): boolean => {
   if (unusable(m, lo, hi)) {
     zapEntry(m, sp, at);
     return false;

@@ -54,7 +54,13 @@ export class TdpMmu implements KvmMmu {
     this.#vcpu = deps.vcpu;
     this.#stats = deps.stats;
     this.#options = deps.options;
-    this.#walker = new GuestWalker(deps.vcpu, deps.slots, deps.memory, deps.options.maxPhyAddr ?? 40, deps.options.gbPages ?? true);
+    this.#walker = new GuestWalker(
+      deps.vcpu,
+      deps.slots,
+      deps.memory,
+      deps.options.maxPhyAddr ?? 40,
+      deps.options.gbPages ?? true,
+    );
   }
 
   reload(): boolean {
@@ -88,7 +94,11 @@ export class TdpMmu implements KvmMmu {
   #linkTable(at: number): number {
     const table = this.#newTable();
     const { eptad } = this.#options;
-    this.#put(at, (table | EPT.rwx | MMU_PRESENT | (eptad ? EPT.a : 0)) >>> 0, addressHigh(table) | (eptad ? 0 : AD_DISABLED));
+    this.#put(
+      at,
+      (table | EPT.rwx | MMU_PRESENT | (eptad ? EPT.a : 0)) >>> 0,
+      addressHigh(table) | (eptad ? 0 : AD_DISABLED),
+    );
     return table;
   }
   /** @param ahead filled before anyone asked: not accessed */
@@ -180,7 +190,8 @@ export class TdpMmu implements KvmMmu {
       const at = table + indexAt(lo, hi, level) * 8;
       const elo = this.#lo(at);
       const ehi = this.#hi(at);
-      if (level === 1) return isEptMmio(elo) && mmioGeneration(elo, ehi) === this.#generation ? gpa : undefined;
+      if (level === 1)
+        return isEptMmio(elo) && mmioGeneration(elo, ehi) === this.#generation ? gpa : undefined;
       if ((elo & MMU_PRESENT) === 0 || (elo & EPT.ps) !== 0) return undefined;
       table = addressOf(elo, ehi);
     }
@@ -206,7 +217,8 @@ export class TdpMmu implements KvmMmu {
     if (mode.levels === 0) return Number(gva);
     const lo = Number(gva & 0xffff_ffffn);
     const w = this.#walker;
-    if (w.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i))) return w.gfn * 4096 + (lo & 0xfff);
+    if (w.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i)))
+      return w.gfn * 4096 + (lo & 0xfff);
     return { code: w.code, address: gva };
   }
 

@@ -38,7 +38,13 @@ export class GuestWalker {
 
   readonly #entryAt = new Float64Array(5);
 
-  constructor(vcpu: MmuVcpu, slots: MemorySlots, memory: PhysicalMemory, maxPhyAddr: number, gbPages: boolean) {
+  constructor(
+    vcpu: MmuVcpu,
+    slots: MemorySlots,
+    memory: PhysicalMemory,
+    maxPhyAddr: number,
+    gbPages: boolean,
+  ) {
     this.#vcpu = vcpu;
     this.#slots = slots;
     this.#memory = memory;
@@ -74,11 +80,13 @@ export class GuestWalker {
     if (!this.#permitted(mode, access, wants)) return this.#fail(mode, wants, PF.p);
     this.level = level;
     const pages = PAGES_AT[level];
-    this.gfn = level === 1 ? table : table - (table % pages) + (((hi & 0xffff) * 0x10_0000 + (lo >>> 12)) % pages);
+    this.gfn =
+      level === 1 ? table : table - (table % pages) + (((hi & 0xffff) * 0x10_0000 + (lo >>> 12)) % pages);
     const write = (wants & PF.w) !== 0;
     if (!write && (elo & PT.d) === 0) access &= ~ACC.w;
     this.access = access;
-    for (let l = mode.levels as number; l >= level; l--) this.#mark(this.#entryAt[l], l === level && write ? PT.a | PT.d : PT.a);
+    for (let l = mode.levels as number; l >= level; l--)
+      this.#mark(this.#entryAt[l], l === level && write ? PT.a | PT.d : PT.a);
     return true;
   }
 

@@ -32,7 +32,11 @@ export const pteWrite = (m: ShadowContext, address: number, value: bigint, size:
   }
   const list: ShadowPage[] = [];
   let flush = false;
-  for (let sp = m.pages.ofGfn(m.pages.chain(gfn), gfn), next: ShadowPage | undefined; sp !== undefined; sp = next) {
+  for (
+    let sp = m.pages.ofGfn(m.pages.chain(gfn), gfn), next: ShadowPage | undefined;
+    sp !== undefined;
+    sp = next
+  ) {
     next = m.pages.ofGfn(sp.next, gfn);
     if (sp.direct || sp.invalid) continue;
     if (misaligned(offset, bytes) || flooded(sp)) {

@@ -17,7 +17,10 @@ const REFILL = 25;
 export const dropLink = (m: ShadowContext, child: ShadowPage, at: number): void => {
   const { parents } = child;
   const i = parents.indexOf(at);
-  if (i < 0) throw new InvariantError(`shadow page of frame 0x${child.gfn.toString(16)} does not know the entry that points to it`);
+  if (i < 0)
+    throw new InvariantError(
+      `shadow page of frame 0x${child.gfn.toString(16)} does not know the entry that points to it`,
+    );
   parents[i] = parents[parents.length - 1];
   parents.pop();
   m.put(at, 0, 0);

@@ -146,6 +146,7 @@ const sti: Sem = (o) => {
   const shadow = o.zext(o.eqz(o.bit(flags, position(FLAG.if))), 32);
   o.setState(S.eflags, o.or(flags, o.imm(FLAG.if, 32)));
   o.setState(S.interruptibility, o.or(blocking, shadow));
+  o.setState(S.shadowed, o.imm(0, 32));
 };
 
 const POP = 'POP—Pop a Value From the Stack';

@@ -2,12 +2,13 @@
  * A guest without a processor: page tables built in guest memory, and accesses that walk the shadow (or extended)
  * tables as hardware does, without a TLB. A fault goes to the MMU as an exit would; stores that must be emulated are.
  */
-import { CR0, CR4, EFER, PF } from '../../../lib/isa/state.js';
-import { Ram } from '../../../lib/memory/ram.js';
+
 import { type Backing, FrameAllocator, MemorySlots } from '../../../lib/hypervisor/memslots.js';
 import type { GuestPageFault, MmuOptions, MmuVcpu } from '../../../lib/hypervisor/mmu/mmu.js';
 import { createShadowMmu, type ShadowMmu } from '../../../lib/hypervisor/mmu/shadow.js';
 import { newStats } from '../../../lib/hypervisor/stats.js';
+import { CR0, CR4, EFER, PF } from '../../../lib/isa/state.js';
+import { Ram } from '../../../lib/memory/ram.js';
 
 export const P = 1n;
 export const W = 2n;
@@ -65,7 +66,17 @@ export class Guest {
   readonly stats = newStats();
   readonly mmu: ShadowMmu;
   /** #PF exits by what became of them, and those with RSVD. */
-  readonly exits = { total: 0, fixed: 0, emulate: 0, guest: 0, spurious: 0, retry: 0, rsvd: 0, cr3: 0, invlpg: 0 };
+  readonly exits = {
+    total: 0,
+    fixed: 0,
+    emulate: 0,
+    guest: 0,
+    spurious: 0,
+    retry: 0,
+    rsvd: 0,
+    cr3: 0,
+    invlpg: 0,
+  };
   #nextTable: number;
 
   /** @param pages guest memory */
@@ -119,7 +130,9 @@ export class Guest {
     return root;
   }
   mapKernel(root: number, pages: number, large = false): void {
-    if (large) for (let p = 0; p < pages; p += 512) this.map(root, DIRECT + BigInt(p) * 4096n, p * 4096, DATA | PS | NX, 2);
+    if (large)
+      for (let p = 0; p < pages; p += 512)
+        this.map(root, DIRECT + BigInt(p) * 4096n, p * 4096, DATA | PS | NX, 2);
     else for (let p = 0; p < pages; p++) this.map(root, DIRECT + BigInt(p) * 4096n, p * 4096, DATA | NX);
     this.map(root, CODE, 0, P | A);
   }
@@ -141,8 +154,8 @@ export class Guest {
     this.vcpu.flushRequests = 0;
     return ok;
   }
-  /** The hardware's walk of the tables at the loaded root: host-physical address, or an error code as -1 - code. */
-  walk(gva: bigint, wants: number): number {
+  /** The hardware's walk of the tables at the loaded root: host-physical address, or an error code as -1 - code. @param marks sets accessed and dirty bits */
+  walk(gva: bigint, wants: number, marks = true): number {
     let table = this.vcpu.root - (this.vcpu.root % 4096);
     const updates: number[] = [];
     let rights = 7n;
@@ -164,8 +177,8 @@ export class Guest {
         ((wants & PF.u) !== 0 && (rights & U) === 0n) ||
         ((wants & PF.i) !== 0 && nx);
       if (denied) return -1 - (wants | PF.p);
-      for (const u of updates) this.ram.write64(u, this.ram.read64(u) | A);
-      if ((wants & PF.w) !== 0) this.ram.write64(at, this.ram.read64(at) | D);
+      if (marks) for (const u of updates) this.ram.write64(u, this.ram.read64(u) | A);
+      if (marks && (wants & PF.w) !== 0) this.ram.write64(at, this.ram.read64(at) | D);
       const size = 1n << BigInt(12 + 9 * (level - 1));
       return Number(e & 0xff_ffff_f000n & ~(size - 1n)) + Number(gva & (size - 1n));
     }
@@ -195,7 +208,11 @@ export class Guest {
       if (result === 'guest') return 'fault';
       if (result !== 'emulate') continue;
       if (this.mmu.mmioAddress(gva) !== undefined || !this.#inSlot(gva, code)) return 'mmio';
-      if (options.tableWriting === false && (wants & PF.w) !== 0 && this.mmu.unprotectAndRetry(gva, this.vcpu.rip)) {
+      if (
+        options.tableWriting === false &&
+        (wants & PF.w) !== 0 &&
+        this.mmu.unprotectAndRetry(gva, this.vcpu.rip)
+      ) {
         // the instruction is fetched again
         if (this.#runs(this.vcpu.rip)) this.access(this.vcpu.rip, PF.i);
         continue;

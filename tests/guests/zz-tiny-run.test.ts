@@ -1,0 +1,25 @@
+import { test } from 'vitest';
+import { createMmu } from '/work/main/lib/hypervisor/mmu/create.js';
+import { Hypervisor } from '/work/main/lib/hypervisor/modules.js';
+import { createVm } from '/work/main/lib/hypervisor/vm.js';
+import { createHardware } from '/work/main/lib/vmx/hardware.js';
+import { tinyGuest } from '/work/main/lib/guests/tiny/tiny.js';
+const run = (ept: boolean, workload = {}) => {
+  const hv = new Hypervisor(); hv.loadModule('kvm-intel', { ept });
+  let t0 = performance.now();
+  const g = tinyGuest({ memory: 64 << 20, leaves: { total: 0x4fffffff, byReason: 0x4ffffffe }, workload });
+  const t1 = performance.now();
+  const hw = createHardware(96 << 20, 'interpreter');
+  let text = '';
+  const vm = createVm(hv, hw.port, { memory: 64 << 20, createMmu, hostTickHz: 0, board: { onConsole: (b: number) => { text += String.fromCharCode(b); } } });
+  for (const s of g.segments) vm.load(s.gpa, s.bytes);
+  vm.loadEntry(g.entry);
+  const t2 = performance.now();
+  const o = vm.run({ limit: 50_000_000 });
+  console.log(ept, o, 'asm ms', t1 - t0, 'setup', t2 - t1, 'run', performance.now() - t2, hw.port.retired(), vm.vcpu.rip.toString(16));
+  console.log(text.slice(0, 300), '...', text.slice(-300));
+  console.log(JSON.stringify(hv.counts.snapshot()), hv.log.lines.filter((l) => !l.text.includes('CPUID')).map(l=>l.text).join('\n'));
+  const s = Object.fromEntries(Object.entries(vm.stats).filter(([, v]) => v)); console.log(JSON.stringify(s));
+  vm.destroy();
+};
+test('x', () => { run(true); run(false); });
