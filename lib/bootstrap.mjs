@@ -36,11 +36,17 @@ const missingPackages = () => {
 const installPackages = () => {
   const missing = missingPackages();
   if (missing.length === 0) return;
-  say(`vmxlab: installing npm packages with \`npm ci\` (missing: ${missing.slice(0, 4).join(', ')}${missing.length > 4 ? ', …' : ''})`);
+  say(
+    `vmxlab: installing npm packages with \`npm ci\` (missing: ${missing.slice(0, 4).join(', ')}${missing.length > 4 ? ', …' : ''})`,
+  );
   const args = ['ci', '--include=dev', '--no-audit', '--no-fund'];
   const { status, error } = spawnSync('npm', args, { cwd: root, stdio: ['ignore', 2, 2] });
   if (error !== undefined) fail(`npm could not be started: ${error.message}`, 'install npm 9 or later');
-  if (status !== 0) fail(`\`npm ${args.join(' ')}\` failed with status ${status}`, 'see npm\'s message above, then run this again');
+  if (status !== 0)
+    fail(
+      `\`npm ${args.join(' ')}\` failed with status ${status}`,
+      "see npm's message above, then run this again",
+    );
 };
 
 /** Newest modification time of the sources that the compiler reads, in milliseconds. */
@@ -57,13 +63,15 @@ const newestSource = (folder) => {
 const build = () => {
   if (existsSync(main)) {
     const built = statSync(main).mtimeMs;
-    if (built >= newestSource(join(root, 'lib')) && built >= statSync(join(root, 'tsconfig.json')).mtimeMs) return;
+    if (built >= newestSource(join(root, 'lib')) && built >= statSync(join(root, 'tsconfig.json')).mtimeMs)
+      return;
   }
   say('vmxlab: building');
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
   const args = [tsc, '-p', join(root, 'tsconfig.json'), '--noEmitOnError'];
   const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: ['ignore', 2, 2] });
-  if (status !== 0) fail('the build failed', 'see the compiler\'s messages above; with a changed lib/, mend it');
+  if (status !== 0)
+    fail('the build failed', "see the compiler's messages above; with a changed lib/, mend it");
 };
 
 const [major] = process.versions.node.split('.').map(Number);

@@ -35,7 +35,7 @@ describe.each(files)('%s', (file) => {
     for (const { source } of cells) {
       const lines = source.split('\n');
       expect(lines.length).toBeLessThanOrEqual(25);
-      for (const line of lines) expect(line.length).toBeLessThanOrEqual(150);
+      for (const line of lines) expect(line.length).toBeLessThanOrEqual(105);
     }
   });
 

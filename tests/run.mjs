@@ -9,7 +9,11 @@ import { fileURLToPath } from 'node:url';
 const tests = dirname(fileURLToPath(import.meta.url));
 const root = dirname(tests);
 const node = (args, env = {}) =>
-  spawnSync(process.execPath, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, ...env } }).status ?? 1;
+  spawnSync(process.execPath, args, {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, ...env },
+  }).status ?? 1;
 
 /** @returns the exit status */
 const finish = (passed, failed, status) => {

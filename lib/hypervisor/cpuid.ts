@@ -21,6 +21,14 @@ export interface GuestCpuidOptions {
   readonly stealTime: boolean;
   /** Features hidden from the guest, by name (`HIDEABLE`). */
   readonly hide: readonly string[];
+  /** Answers given by leaf, as KVM_SET_CPUID2 has them, instead of those derived from the processor. */
+  readonly table?: readonly CpuidRow[];
+}
+
+/** One answer of a given table. */
+export interface CpuidRow extends CpuidRegisters {
+  readonly leaf: number;
+  readonly subleaf: number;
 }
 
 type Register = keyof CpuidRegisters;
@@ -89,6 +97,17 @@ export class GuestCpuid {
   readonly supportedXcr0: number;
 
   constructor(port: VmxPort, options: GuestCpuidOptions) {
+    if (options.table !== undefined) {
+      for (const { leaf, subleaf, eax, ebx, ecx, edx } of options.table) {
+        const entries = this.#leaves.get(leaf) ?? [];
+        entries[subleaf] = { eax, ebx, ecx, edx };
+        this.#leaves.set(leaf, entries);
+      }
+      this.#highestBasic = this.#entry(0).eax;
+      this.supportedXcr0 = this.has('xsave') ? (this.#leaves.get(0xd)?.[0]?.eax ?? 0) : 0;
+      for (const name of options.hide) this.#hide(name);
+      return;
+    }
     const hw = (leaf: number, subleaf = 0): Entry => ({ ...port.cpuid(leaf, subleaf) });
     const xstate = hw(0xd);
     this.supportedXcr0 = (hw(1).ecx & bits(26)) !== 0 ? xstate.eax & 7 : 0;

@@ -2,8 +2,9 @@
  * Control-register writes: the checks that raise #GP, the values that the hardware gets, and what the MMU must be told
  * (KVM-1.1, KVM-3.6; KVM's kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 and vmx_set_cr0/4).
  *
- * Each setter returns false when the guest must get #GP(0). PAE paging's PDPTEs are not loaded: a guest that enters PAE
- * paging outside long mode is refused by #GP and logged.
+ * Each setter returns false when the guest must get #GP(0). With EPT the guest's own paging is the processor's business,
+ * whatever its format; of PAE paging the PDPTEs are loaded here (KVM's load_pdptrs). With shadow paging a guest that
+ * turns on 32-bit or PAE paging is refused when its tables are read (`mmu/roles.ts`).
  */
 import { CR0, CR4, EFER, SEG } from '../isa/state.js';
 import { VMCS } from '../vmx/port.js';
@@ -33,6 +34,20 @@ export const hardwareCr4 = (guest: number, ept: boolean, cr0: number, hardwareUm
   return cr4 >>> 0;
 };
 
+const PDPTE_FIELDS = [VMCS.guestPdpte0, VMCS.guestPdpte1, VMCS.guestPdpte2, VMCS.guestPdpte3] as const;
+/** Bits 2:1 and 8:5; those above the physical-address width are added. */
+const PDPTE_RESERVED = 0x1e6n;
+
+/** Puts the four PDPTEs that CR3 points at into the VMCS; false when a present one has a reserved bit set. */
+const loadPdptes = (vcpu: Vcpu): boolean => {
+  const table = vcpu.cr3 - (vcpu.cr3 % 32);
+  const entries = PDPTE_FIELDS.map((_, i) => vcpu.vm.readPhysical(table + 8 * i, 8));
+  const reserved = PDPTE_RESERVED | (-1n << BigInt(vcpu.vm.cpuid.maxPhyAddr));
+  if (entries.some((e) => (e & 1n) !== 0n && (e & reserved) !== 0n)) return false;
+  for (const [i, field] of PDPTE_FIELDS.entries()) vcpu.port.vmwrite(field, entries[i]);
+  return true;
+};
+
 export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
   if (value >> 32n !== 0n) return false;
   const old = vcpu.cr0;
@@ -46,12 +61,7 @@ export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
       if ((vcpu.cr4 & CR4.pae) === 0) return false;
       if ((vcpu.port.vmread32(VMCS.guestCsAccessRights) & CS_RIGHTS_L) !== 0) return false;
       vcpu.setEfer(vcpu.efer | EFER.lma);
-    } else {
-      vcpu.vm.log.print(
-        `kvm: vcpu0 enters ${(vcpu.cr4 & CR4.pae) !== 0 ? 'PAE' : '32-bit'} paging, which this MMU does not model`,
-      );
-      return false;
-    }
+    } else if (vcpu.ept && (vcpu.cr4 & CR4.pae) !== 0 && !loadPdptes(vcpu)) return false;
   }
   if (pagingOff) {
     if (vcpu.longCode || (vcpu.cr4 & CR4.pcide) !== 0) return false;
@@ -109,6 +119,9 @@ export const allowedCr4 = (vcpu: Vcpu): number => {
   );
 };
 
+/** Bits of CR4 whose change loads the PDPTEs under PAE paging. */
+const PDPTE_CHANGES = CR4.pae | CR4.pge | CR4.pse | CR4.smep;
+
 export const setCr4 = (vcpu: Vcpu, value: bigint): boolean => {
   if (value >> 32n !== 0n) return false;
   const cr4 = Number(value);
@@ -119,6 +132,10 @@ export const setCr4 = (vcpu: Vcpu, value: bigint): boolean => {
   const pcideOn = (cr4 & CR4.pcide) !== 0 && (old & CR4.pcide) === 0;
   const pcideOff = (cr4 & CR4.pcide) === 0 && (old & CR4.pcide) !== 0;
   if (pcideOn && (!longMode || vcpu.cr3 % 4096 !== 0)) return false;
+  const legacyPaging = (vcpu.cr0 & CR0.pg) !== 0 && !longMode;
+  if (vcpu.ept && legacyPaging && (cr4 & CR4.pae) !== 0 && ((old ^ cr4) & PDPTE_CHANGES) !== 0) {
+    if (!loadPdptes(vcpu)) return false;
+  }
   vcpu.setCr4(cr4);
   const changed = old ^ cr4;
   if ((changed & CR4_ROLE) !== 0) vcpu.mmu.contextReset();

@@ -54,6 +54,8 @@ export class EventState {
   /** Length of the instruction behind a software event being re-injected. */
   length = 0;
   tripleFault = false;
+  /** Something waits until the event being delivered is done: leave the guest as soon as it is (-EBUSY in KVM). */
+  immediateExit = false;
 
   /** Queues an exception; one that is under way already makes #DF or a triple fault of it. */
   queue(vector: number, code = -1): void {
@@ -132,9 +134,13 @@ export class EventState {
     this.interruptSoft = soft;
   }
 
-  /** Before a VM entry: writes at most one event, and opens a window for what has to wait. */
+  /**
+   * Before a VM entry: writes at most one event. What has to wait for the guest gets a window; what has to wait for
+   * that event gets an exit right after its delivery.
+   */
   inject(port: VmxPort, controls: Controls, source: InterruptSource, stats: KvmStats): void {
     let canInject = true;
+    this.immediateExit = false;
     if (this.exceptionInjected) {
       this.#writeException(port);
       canInject = false;
@@ -164,8 +170,11 @@ export class EventState {
       canInject = false;
     }
     if (this.nmiPending) {
+      if (!canInject) {
+        this.immediateExit = true;
+        return;
+      }
       if (
-        canInject &&
         (port.vmread32(VMCS.guestInterruptibilityState) & (NMI_BLOCKING | STI_OR_MOV_SS)) === 0
       ) {
         this.nmiPending = false;
@@ -178,7 +187,11 @@ export class EventState {
       }
     }
     if (!source.hasInterrupt()) return;
-    if (canInject && interruptAllowed(port)) {
+    if (!canInject) {
+      this.immediateExit = true;
+      return;
+    }
+    if (interruptAllowed(port)) {
       const vector = source.acknowledge();
       if (vector >= 0) {
         this.interruptVector = vector;

@@ -5,6 +5,7 @@
  */
 import type { VmxPort } from '../vmx/port.js';
 import { VMCS } from '../vmx/port.js';
+import { enableAsyncPf } from './async-pf.js';
 import { setEfer } from './cr.js';
 import { writeStealTime, writeSystemTime, writeWallClock } from './pv.js';
 import type { Vcpu } from './vcpu.js';
@@ -160,7 +161,7 @@ const ROWS: readonly (readonly [msr: number, row: MsrRow])[] = [
   [0xda0, { name: 'IA32_XSS', read: (v) => (v.vm.xsaves ? 0n : undefined), write: (v, value) => v.vm.xsaves && value === 0n }],
   [0x4b564d00, wallClock],
   [0x4b564d01, systemTime],
-  [0x4b564d02, offered(asyncPf, stored('KVM_ASYNC_PF_EN'))],
+  [0x4b564d02, offered(asyncPf, { name: 'KVM_ASYNC_PF_EN', read: (v, msr) => v.storedMsrs.get(msr) ?? 0n, write: enableAsyncPf })],
   [0x4b564d03, offered((v) => v.vm.options.stealTime, { name: 'KVM_STEAL_TIME', read: (v, msr) => v.storedMsrs.get(msr) ?? 0n, write: (v, value, msr) => {
     if ((value & 0x3en) !== 0n) return false;
     v.storedMsrs.set(msr, value);

@@ -8,6 +8,8 @@ export type OutcomeKind =
   | 'until'
   | 'limit'
   | 'triple-fault'
+  /** The guest wrote to the debug-exit port; `status` has its exit status. */
+  | 'debug-exit'
   | 'interrupted'
   | 'entry-failure'
   | 'emulation-failure';
@@ -16,6 +18,8 @@ export interface Outcome {
   readonly kind: OutcomeKind;
   /** What a person wants to know: the instruction, the rule that an entry broke. */
   readonly detail?: string;
+  /** Of `debug-exit`: `(value << 1) | 1`, 32 bits. */
+  readonly status?: number;
 }
 
 /** A handler never resumes by itself: the guest goes on, or the run ends. */

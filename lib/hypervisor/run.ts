@@ -7,6 +7,7 @@
  * charged. Page walks are charged at the exit that follows them, before the exit's own time begins.
  */
 import { ENTRY_FAILURE, EXIT, VMCS } from '../vmx/port.js';
+import { deliverAsyncPf } from './async-pf.js';
 import { interruptAllowed } from './events.js';
 import { decodeExit } from './exits.js';
 import { handle } from './handlers/index.js';
@@ -56,6 +57,11 @@ export class Runner {
       if (!this.#inGuest) {
         if (vm.pendingStop !== undefined) return this.#stopped(vm.pendingStop);
         vm.queue.runDue();
+        if (vcpu.asyncPfDone) {
+          // a vCPU with something in its queue is runnable, whether it can take it or not
+          vcpu.halted = false;
+          deliverAsyncPf(vcpu);
+        }
         if (vcpu.halted && !this.#awake()) {
           if (this.#skipIdle()) continue;
           return { kind: 'halt', detail: 'no event can wake the halted vCPU' };
@@ -98,6 +104,7 @@ export class Runner {
   /** Requests, root, event, timers. */
   #prepare(): void {
     const { vcpu, port, controls, stats, board, apic } = this.#vm;
+    vcpu.events.immediateExit = false;
     if (vcpu.mmu.reload() === false) vcpu.events.tripleFault = true;
     if (vcpu.flushRequested) vcpu.serviceTlbFlush();
     const waiting = board.interruptSource() !== 'none';
@@ -111,7 +118,7 @@ export class Runner {
       vcpu.events.reinjecting
     ) {
       vcpu.events.inject(port, controls, this.#source, stats);
-      vcpu.eventRequested = false;
+      vcpu.eventRequested = vcpu.events.immediateExit;
       apic.updateThreshold();
       if (waiting || vcpu.pvEoiMsr !== 0n) offerPvEoi(vcpu);
     }
@@ -123,7 +130,12 @@ export class Runner {
   }
   readonly #source = {
     hasInterrupt: (): boolean => this.#vm.board.interruptSource() !== 'none',
-    acknowledge: (): number => this.#vm.board.acknowledge(),
+    acknowledge: (): number => {
+      const { board, stats } = this.#vm;
+      // reading the 8259 raises KVM_REQ_EVENT again: the injection is cancelled before the entry and redone
+      if (board.interruptSource() === 'pic') stats.irq_injections++;
+      return board.acknowledge();
+    },
   };
 
   #armTimers(): void {
@@ -140,6 +152,7 @@ export class Runner {
           Math.min(SOFT_DISABLED, (deadline + created) / unit - Math.floor((now + created) / unit)),
         );
       }
+      if (vm.vcpu.events.immediateExit) value = 0;
       if (value !== this.#preemption) {
         this.#preemption = value;
         port.vmwrite32(VMCS.vmxPreemptionTimerValue, value);

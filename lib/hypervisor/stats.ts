@@ -1,7 +1,7 @@
 /** KVM's statistics (KVM-8.1), one row each: the names are those of debugfs in Linux 6.1. */
 export const STATS = {
   exits: 'returns from the guest, fabricated ones included',
-  io_exits: 'exits for port input and output that user space handles',
+  io_exits: 'exits for port input and output',
   mmio_exits: 'MMIO accesses that user space handles',
   halt_exits: 'HLT exits',
   irq_exits: 'external interrupts taken while the guest ran',

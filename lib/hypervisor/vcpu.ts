@@ -53,6 +53,8 @@ export class Vcpu implements MmuVcpu {
   systemTimeMsr = 0n;
   pvEoiMsr = 0n;
   pvEoiPending = false;
+  /** An asynchronous page fault waits to be reported as done. */
+  asyncPfDone = false;
 
   #flushRequests = 0;
   #root = -1;

@@ -13,7 +13,7 @@ import { PIN, SECONDARY, type VmxPort } from '../vmx/port.js';
 import { ApicPages } from './apic-pages.js';
 import { Controls, chooseControls, newMsrBitmap } from './controls.js';
 import { type CostOptions, type CostTable, costTable } from './costs.js';
-import { GuestCpuid } from './cpuid.js';
+import { type CpuidRow, GuestCpuid } from './cpuid.js';
 import { Emulator } from './emulate.js';
 import { type EntryState, loadEntryState } from './entry-state.js';
 import { checkLabLayout, type LabLayout } from './lab-leaves.js';
@@ -65,6 +65,8 @@ export interface VmOptions {
   readonly stealTime?: boolean;
   /** CPUID features to hide, by name (`HIDEABLE`). */
   readonly hideCpuid?: readonly string[];
+  /** The guest's CPUID as a table (KVM_SET_CPUID2) instead of what the processor and KVM offer. */
+  readonly cpuidTable?: readonly CpuidRow[];
   /** Time of day at creation, ISO 8601; default 2026-11-22T12:00:00Z. */
   readonly wallClock?: string;
   readonly costs?: CostOptions;
@@ -201,6 +203,7 @@ export class Vm {
       asyncPf: this.options.asyncPf,
       stealTime: this.options.stealTime,
       hide: options.hideCpuid ?? [],
+      ...(options.cpuidTable === undefined ? {} : { table: options.cpuidTable }),
     });
     this.hostEfer = hostEferOf(port);
 
@@ -371,6 +374,12 @@ export class Vm {
   #countMmio(device: unknown): void {
     if (device === this.board.lapic || device === this.board.ioapic) return;
     this.stats.mmio_exits++;
+    this.toUserSpace();
+  }
+  /** KVM_RUN returns to the monitor, which has to do something, and is called again. */
+  toUserSpace(): void {
+    this.stats.fpu_reload++;
+    this.stats.host_state_reload++;
     this.charge(this.costs.ioDevice);
   }
   /** Writes guest memory on the hypervisor's own account. */

@@ -14,6 +14,8 @@ const colour = {
   title: null,
 } as const;
 
+const POWERS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => 10 ** n);
+
 /** Exits by type in both modes, as points on a logarithmic axis: a gap is a factor. Zero is drawn at the left edge. */
 export const exitChart = (ept: Counts, shadow: Counts, title: string): TopLevelSpec => {
   const values = compareCounts(ept, shadow).flatMap((r) => {
@@ -40,7 +42,7 @@ export const exitChart = (ept: Counts, shadow: Counts, title: string): TopLevelS
     type: 'quantitative',
     scale: { type: 'log', domainMin: 0.5 },
     title: 'exits (log scale; the left edge is 0)',
-    axis: { labelExpr: 'datum.value < 1 ? "0" : format(datum.value, "~s")', tickCount: 6 },
+    axis: { labelExpr: 'datum.value < 1 ? "0" : format(datum.value, "~s")', values: [0.5, ...POWERS] },
   } as const;
   return {
     title: { text: title, anchor: 'start' },

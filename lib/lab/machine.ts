@@ -10,6 +10,9 @@ import { LabError } from '../base/error.js';
 import { acpiTables } from '../devices/acpi.js';
 import { debianGuest } from '../guests/debian/debian.js';
 import { INIT_LINE, WORKLOAD_DONE } from '../guests/debian/init.js';
+import { type TinyOptions, tinyGuest } from '../guests/tiny/tiny.js';
+import { DEFAULT_WORKLOAD, type TinyWorkload } from '../guests/tiny/workload.js';
+import type { CostOptions } from '../hypervisor/costs.js';
 import { checkLabLayout, LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-leaves.js';
 import type { Backing } from '../hypervisor/memslots.js';
 import { createMmu } from '../hypervisor/mmu/create.js';
@@ -20,13 +23,17 @@ import { VMCS } from '../vmx/fields.js';
 import { createHardware, type EngineName, type Hardware } from '../vmx/hardware.js';
 import { cpuStateText } from './cpu-log.js';
 import { DEBIAN } from './paths.js';
+import { referenceCpuid } from './reference.js';
 
 export type Paging = 'ept' | 'shadow';
-export const GUESTS = ['debian'] as const;
+export type GuestCpu = 'host' | 'reference';
+export const GUESTS = ['debian', 'tiny'] as const;
 export type GuestName = (typeof GUESTS)[number];
 
 export interface BootOptions {
   readonly guest?: GuestName;
+  /** What the built-in guest `tiny` does; default `DEFAULT_WORKLOAD`. */
+  readonly tiny?: Readonly<Partial<TinyWorkload>>;
   /** Files that replace what the guest brings. */
   readonly kernel?: string;
   readonly initrd?: string;
@@ -49,6 +56,21 @@ export interface BootOptions {
   readonly backing?: Backing;
   /** ACPI tables for the guest; default true. */
   readonly acpi?: boolean;
+  /** Leaves the DSDT empty, so that the guest finds no way to power itself off; default false. */
+  readonly emptyDsdt?: boolean;
+  /**
+   * `reference` presents the processor of the runs on real KVM (`data/reference`), with every KVM feature it offered;
+   * default `host`: what this processor has.
+   */
+  readonly cpu?: GuestCpu;
+  /** TSC cycles a second of virtual time; default 400 MHz. */
+  readonly tscHz?: number;
+  /** Costs of `timeModel: 'cycles'` that replace the defaults. */
+  readonly costs?: CostOptions;
+  /** Console lines that end a phase: its name and how the line begins. */
+  readonly phaseLines?: readonly (readonly [name: string, line: string])[];
+  /** Called when the guest writes a dword to port 0x510. */
+  readonly onMarker?: (value: number, counters: Counters) => void;
   /** The guest's processor reports Meltdown, so the guest isolates its page tables; default false. */
   readonly meltdown?: boolean;
   readonly onConsole?: (bytes: Uint8Array) => void;
@@ -64,11 +86,18 @@ export interface BootOptions {
   readonly onPhase?: (phase: Phase) => void;
 }
 
-export interface Phase {
-  readonly name: string;
-  /** At the end of the phase, since the start of the machine. */
+/** Counters since the start of the machine. */
+export interface Counters {
   readonly instructions: number;
+  /** Virtual time, in TSC cycles. */
+  readonly cycles: number;
   readonly exits: Readonly<Record<number, number>>;
+  readonly kvmStats: Readonly<Record<string, number>>;
+}
+
+/** Counters at the end of a phase. */
+export interface Phase extends Counters {
+  readonly name: string;
 }
 
 export interface RunResult {
@@ -101,6 +130,10 @@ export interface Machine {
   readonly vm: Vm;
 }
 
+const LAB_PHASES = [
+  ['boot', INIT_LINE],
+  ['workload', WORKLOAD_DONE],
+] as const;
 export const DEFAULT_MEMORY = 256 * 2 ** 20;
 const SLICE = 25_000_000;
 /** Virtual seconds that a slice may pass when the guest is idle. */
@@ -169,16 +202,30 @@ class Console {
   }
 }
 
+const LINUX_ONLY = ['workload', 'cmdline', 'append', 'shell', 'kernel', 'initrd'] as const;
+/** The built-in guest; what only means something to Linux is refused. */
+const tiny = (options: BootOptions, machine: TinyOptions) => {
+  const given = LINUX_ONLY.find((name) => options[name] !== undefined && options[name] !== false);
+  if (given !== undefined)
+    throw new LabError(
+      'guest.option',
+      `the guest 'tiny' has no ${given}`,
+      "its workload is the option 'tiny'",
+    );
+  return tinyGuest({ ...machine, workload: options.tiny ?? DEFAULT_WORKLOAD });
+};
+
 const image = async (options: BootOptions, memory: number, layout: LabLayout) => {
   const guest = options.guest ?? 'debian';
   if (!GUESTS.includes(guest))
     throw new LabError('guest.name', `there is no guest '${String(guest)}'`, GUESTS.join(', '));
+  if (guest === 'tiny') return tiny(options, { memory, leaves: leafNumbers(layout) });
   const acpi = options.acpi ?? true;
   const { workload, cmdline, append, shell, kernel, initrd } = options;
   return await debianGuest(DEBIAN, join(DEBIAN, 'cache'), {
     memory,
     leaves: leafNumbers(layout),
-    tables: acpi ? [{ ...acpiTables(), what: 'ACPI tables' }] : [],
+    tables: acpi ? [{ ...acpiTables({ emptyDsdt: options.emptyDsdt ?? false }), what: 'ACPI tables' }] : [],
     ...(workload === undefined ? {} : { workload }),
     ...(cmdline === undefined ? {} : { cmdline }),
     ...(append === undefined ? {} : { append }),
@@ -200,16 +247,19 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
   const layout = checkLabLayout(options.leaves ?? 'F2020');
   const guest = await image(options, memory, layout);
 
+  const counters = (): Counters => ({
+    instructions: hardware.port.retired(),
+    cycles: vm.clock.now(),
+    exits: hypervisor.counts.snapshot(),
+    kvmStats: { ...vm.stats },
+  });
   const phases: Phase[] = [];
   let reached = false;
   const console = new Console((line) => {
     if (options.until !== undefined && line.includes(options.until)) reached = true;
-    for (const [name, mark] of [
-      ['boot', INIT_LINE],
-      ['workload', WORKLOAD_DONE],
-    ] as const) {
+    for (const [name, mark] of options.phaseLines ?? LAB_PHASES) {
       if (!line.startsWith(mark) || phases.some((p) => p.name === name)) continue;
-      const phase = { name, instructions: hardware.port.retired(), exits: hypervisor.counts.snapshot() };
+      const phase = { name, ...counters() };
       phases.push(phase);
       options.onPhase?.(phase);
     }
@@ -219,7 +269,17 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     memory,
     labLayout: layout,
     createMmu,
-    board: { onConsole: (b) => console.byte(b) },
+    board: {
+      onConsole: (b) => console.byte(b),
+      ...(options.onMarker === undefined
+        ? {}
+        : { onMarker: (value: number) => options.onMarker?.(value, counters()) }),
+    },
+    ...(options.cpu === 'reference'
+      ? { cpuidTable: referenceCpuid(hardware.port), asyncPf: true, stealTime: true, pvEoi: true }
+      : {}),
+    ...(options.tscHz === undefined ? {} : { tscHz: options.tscHz }),
+    ...(options.costs === undefined ? {} : { costs: options.costs }),
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     ...(options.timeModel === undefined ? {} : { timeModel: options.timeModel }),
     ...(options.meltdown === undefined ? {} : { meltdown: options.meltdown }),

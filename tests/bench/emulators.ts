@@ -1,7 +1,8 @@
 /**
  * The emulators that vmxlab is compared with: how to start them on the same guest, and how a run of them is read.
  *
- * QEMU gets the uncompressed kernel on its micro-VM board, as vmxlab does. Bochs has a BIOS and boots a CD with GRUB,
+ * QEMU gets the uncompressed kernel, as vmxlab does, on its micro-VM board without ACPI (with it, this kernel finds no timer
+ * there when the PIT calibration fails, as it does on a busy host). Bochs has a BIOS and boots a CD with GRUB,
  * which takes only the compressed kernel: the guest then also decompresses it (about 100 M instructions).
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
@@ -34,6 +35,8 @@ export interface Command {
   readonly program: string;
   readonly args: readonly string[];
   readonly serial: 'stdout' | { readonly file: string };
+  /** What it is told on its standard input. */
+  readonly input?: string;
   /** One line about it for the report. */
   readonly about: string;
 }
@@ -76,7 +79,16 @@ export const qemu = (guest: GuestFiles): Command | Absent => {
   return {
     program,
     args: [
-      ...['-M', 'microvm,auto-kernel-cmdline=off', '-accel', 'tcg', '-smp', '1', '-m', `${guest.memory}M`],
+      ...[
+        '-M',
+        'microvm,acpi=off,pic=on,pit=on,rtc=on,auto-kernel-cmdline=off',
+        '-accel',
+        'tcg',
+        '-smp',
+        '1',
+        '-m',
+        `${guest.memory}M`,
+      ],
       ...['-nodefaults', '-no-reboot', '-display', 'none', '-monitor', 'none', '-serial', 'stdio'],
       ...['-kernel', guest.vmlinux, '-initrd', guest.initramfs, '-append', guest.cmdline],
     ],
@@ -152,6 +164,8 @@ ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path="${iso}", status=inserted
 boot: cdrom
 com1: enabled=1, mode=file, dev="${serial}"
+speaker: enabled=1, mode=none
+sound: waveoutdrv=dummy
 log: ${join(folder, 'bochs.log')}
 panic: action=fatal
 error: action=ignore
@@ -163,6 +177,8 @@ debug: action=ignore
     program: 'bochs',
     args: ['-q', '-f', settings],
     serial: { file: serial },
+    // Debian's has the debugger built in, which waits for a command
+    input: 'c\n',
     about: `${firstLine('bochs', ['--help'])}, from a CD with GRUB, compressed kernel`,
   };
 };
@@ -208,8 +224,10 @@ export const runEmulator = (
     if (command.serial !== 'stdout') writeFileSync(command.serial.file, '');
     const marks: Partial<Record<MarkName, Mark>> = {};
     const started = performance.now();
-    const child = spawn(command.program, command.args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(command.program, command.args, { stdio: 'pipe' });
     onSpawn(child);
+    // it may have ended before it reads
+    child.stdin.on('error', () => {}).write(command.input ?? '');
     let line = '';
     let noise = '';
     let problem: string | undefined;

@@ -19,7 +19,8 @@ const ZERO: Mark = { wall: 0, cpu: 0, peak: 0, instructions: 0, exits: 0 };
 
 /** Stretches of a run: each from one mark (the start of the process without one) to another. */
 const PHASES: readonly { readonly title: string; readonly from?: MarkName; readonly to: MarkName }[] = [
-  { title: 'set-up (to the first instruction)', to: 'start' },
+  { title: 'loading the program', to: 'loaded' },
+  { title: 'set-up of the machine', from: 'loaded', to: 'start' },
   { title: 'first instruction to INIT', from: 'start', to: 'init' },
   { title: 'workload (INIT to its end)', from: 'init', to: 'end' },
   { title: 'all, process start to INIT', to: 'init' },
@@ -136,12 +137,15 @@ export const profileTable = (p: Profile): string => {
   const exits = reasons.reduce((n, [, r]) => n + r.exits, 0);
   const handling = reasons.reduce((n, [, r]) => n + r.seconds, 0);
   const all = p.guest + p.switches + handling;
-  const row = (number: string, name: string, count: number | undefined, seconds: number): string[] => [
-    number,
+  const micro = (seconds: number | undefined): string =>
+    decimal(seconds === undefined ? undefined : seconds * 1e6, 2);
+  const row = (n: string, name: string, seconds: number, count?: number, typical?: number): string[] => [
+    n,
     name,
     decimal(count, 0),
     decimal(seconds, 3),
-    count === undefined ? '' : decimal((seconds / count) * 1e6, 2),
+    micro(count === undefined ? undefined : seconds / count),
+    micro(typical),
     percent(seconds / all),
   ];
   return table(
@@ -151,13 +155,14 @@ export const profileTable = (p: Profile): string => {
       { head: 'exits' },
       { head: 'seconds' },
       { head: 'µs/exit' },
+      { head: 'median µs' },
       { head: 'of the run' },
     ],
     [
-      ...reasons.map(([n, r]) => row(n, reasonName(Number(n)), r.exits, r.seconds)),
-      row('', 'all in the hypervisor', exits, handling),
-      row('', 'VM entries and VM exits', exits, p.switches),
-      row('', 'executing the guest', undefined, p.guest),
+      ...reasons.map(([n, r]) => row(n, reasonName(Number(n)), r.seconds, r.exits, r.median)),
+      row('', 'all in the hypervisor', handling, exits),
+      row('', 'VM entries and VM exits', p.switches, exits),
+      row('', 'executing the guest', p.guest),
     ],
   );
 };
@@ -196,7 +201,7 @@ export const goalLines = (samples: Samples, memory: number): string[] => {
     );
   }
   for (const name of OURS) {
-    const setup = figures(name, 'start');
+    const setup = phaseFigures(samples[name] ?? [], 'start', 'loaded');
     if (setup !== undefined)
       goal(
         `${TITLE[name]} set-up`,

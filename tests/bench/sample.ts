@@ -14,10 +14,10 @@ export const TITLE: Readonly<Record<Configuration, string>> = {
 };
 
 /**
- * Where a run is read: at the guest's first instruction (for Bochs, when its boot loader starts the kernel; unknown for
+ * Where a run is read: when the program is loaded and set-up of the machine begins (vmxlab only); at the guest's first instruction (for Bochs, when its boot loader starts the kernel; unknown for
  * QEMU), at the INIT line, and at the end of the workload.
  */
-export type MarkName = 'start' | 'init' | 'end';
+export type MarkName = 'loaded' | 'start' | 'init' | 'end';
 
 export interface Mark {
   readonly wall: number;
@@ -37,7 +37,14 @@ export interface Profile {
   /** VM entries and VM exits of the virtual processor. */
   readonly switches: number;
   /** In the hypervisor, from the VM exit to the next VM entry, by exit reason. */
-  readonly reasons: Readonly<Record<number, { readonly exits: number; readonly seconds: number }>>;
+  readonly reasons: Readonly<Record<number, ReasonProfile>>;
+}
+
+export interface ReasonProfile {
+  readonly exits: number;
+  readonly seconds: number;
+  /** Median time of one exit, in seconds: on a busy host the mean contains waits for the processor. */
+  readonly median: number;
 }
 
 export interface Sample {

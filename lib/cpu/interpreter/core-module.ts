@@ -1,5 +1,5 @@
 /**
- * The core module: the dispatch loop and the functions that handlers share (`CORE_FUNCTIONS`).
+ * The dispatch loop, and the functions that handlers share (`CORE_FUNCTIONS`).
  *
  * Rule of the budget: entering a block takes its instruction count from `S.budget`; if the count is larger than what is
  * left, the block is not entered and the engine leaves with `LEAVE.budget`.
@@ -10,7 +10,7 @@ import { TLB_INDEX_MASK } from '../../memory/access.js';
 import { LAYOUT } from '../../memory/ram.js';
 import { Body, I32, I64, ModuleBuilder } from '../wasm/encoder.js';
 import { R } from './record.js';
-import { CORE_FUNCTIONS, importRuntime } from './runtime.js';
+import { CORE_FUNCTIONS, importHost, type RuntimeIndex } from './runtime.js';
 
 /** Linear-memory address of a state field. */
 export const at = (offset: number): number => LAYOUT.state + offset;
@@ -171,31 +171,27 @@ const segmentBody = (segmentSlow: number): Body => {
   return b;
 };
 
-/** (rip): looks the target up in the current exec TLB set and enters its block. */
-const dispatchBody = (): Body => {
+/** Stores the RIP of local 0 and the reason, and returns 0. */
+const leaveAt = (b: Body, why: number): void => {
+  b.i32(0).get(0).mem('i64.store', at(S.rip));
+  b.i32(0).i32(why).mem('i32.store', at(S.leave));
+  b.i32(0).op('return');
+};
+
+/**
+ * (rip): `dispatch` behind an instruction that may have changed what is asked for at a boundary: attention, TF, halted,
+ * the shadow of STI or MOV SS. Nobody watches a shadow, so where it began is noted; at the next boundary it is over.
+ */
+const boundaryBody = (dispatch: number): Body => {
   const b = new Body(1);
-  const lin = b.local(I64);
-  const entry = b.local(I32);
-  const record = b.local(I32);
-  const budget = b.local(I32);
-  const leave = (why: number): void => {
-    b.i32(0).get(0).mem('i64.store', at(S.rip));
-    b.i32(0).i32(why).mem('i32.store', at(S.leave));
-    b.i32(0).op('return');
-  };
-  b.i32(0).mem('i32.load', at(S.mode)).i32(64).op('i32.eq').if();
-  b.get(0).set(lin);
-  b.op('else');
-  b.get(0).i64(0xffff_ffffn).op('i64.and').set(0);
-  b.get(0).i32(0).mem('i64.load', at(S.segBase) + 8 * SEG.cs).op('i64.add').i64(0xffff_ffffn).op('i64.and').set(lin);
-  b.op('end');
-  // attention, TF, halted
   b.i32(0).mem('i32.load', at(S.attention));
   b.i32(0).mem('i32.load', at(S.eflags)).i32(FLAG.tf).op('i32.and').op('i32.or');
   b.i32(0).mem('i32.load', at(S.activity)).op('i32.or').if();
-  leave(LEAVE.attention);
+  b.i32(0).mem('i32.load', at(S.mode)).i32(64).op('i32.ne').if();
+  b.get(0).i64(0xffff_ffffn).op('i64.and').set(0);
   b.op('end');
-  // a shadow of STI or MOV SS: nobody watches, so note where it began; at the next dispatch it is over
+  leaveAt(b, LEAVE.attention);
+  b.op('end');
   b.i32(0).mem('i32.load', at(S.interruptibility)).i32(3).op('i32.and').if();
   b.i32(0).mem('i32.load', at(S.shadowed)).if();
   b.i32(0).i32(0).mem('i32.load', at(S.interruptibility)).i32(-4).op('i32.and').mem('i32.store', at(S.interruptibility));
@@ -203,18 +199,35 @@ const dispatchBody = (): Body => {
   b.op('else');
   b.i32(0).i32(0).mem('i32.load', at(S.budget)).i32(1).op('i32.add').mem('i32.store', at(S.shadowed));
   b.op('end').op('end');
+  b.get(0).call(dispatch);
+  return b;
+};
+
+/** (rip): looks the target up in the current exec TLB set and enters its block. */
+const dispatchBody = (): Body => {
+  const b = new Body(1);
+  const lin = b.local(I64);
+  const entry = b.local(I32);
+  const record = b.local(I32);
+  const budget = b.local(I32);
+  b.i32(0).mem('i32.load', at(S.mode)).i32(64).op('i32.eq').if();
+  b.get(0).set(lin);
+  b.op('else');
+  b.get(0).i64(0xffff_ffffn).op('i64.and').set(0);
+  b.get(0).i32(0).mem('i64.load', at(S.segBase) + 8 * SEG.cs).op('i64.add').i64(0xffff_ffffn).op('i64.and').set(lin);
+  b.op('end');
   b.i32(0).mem('i32.load', at(S.tlbExec)).get(lin).i64(8n).op('i64.shr_u').op('i32.wrap_i64').i32(TLB_INDEX_MASK).op('i32.and').op('i32.add').tee(entry);
   b.mem('i64.load', 0).get(lin).i64(-4096n).op('i64.and').op('i64.eq').if();
   b.get(entry).mem('i32.load', 8).get(lin).op('i32.wrap_i64').i32(4095).op('i32.and').i32(2).op('i32.shl').op('i32.add').mem('i32.load', 0).tee(record).if();
   b.i32(0).mem('i32.load', at(S.budget)).get(record).mem('i32.load8_u', R.count).op('i32.sub').tee(budget).i32(0).op('i32.lt_s').if();
-  leave(LEAVE.budget);
+  leaveAt(b, LEAVE.budget);
   b.op('end');
   b.i32(0).get(budget).mem('i32.store', at(S.budget));
   b.i32(0).get(0).get(lin).i64(4095n).op('i64.and').op('i64.sub').mem('i64.store', at(S.pageRip));
   b.get(record).op('return');
   b.op('end');
   b.op('end');
-  leave(LEAVE.lookup);
+  leaveAt(b, LEAVE.lookup);
   b.i32(0);
   return b;
 };
@@ -228,17 +241,30 @@ const runBody = (type: number): Body => {
   return b;
 };
 
-/** Encodes the core module. Imports: memory, the handler table, host functions; exports: `run` and the core functions. */
+/**
+ * Puts the host functions (imported) and the core functions into a module: every module has its own copies, because a
+ * call within a module is cheaper, and all their state is in memory. The first functions of a module, in fixed order.
+ */
+export const addRuntime = (m: ModuleBuilder): RuntimeIndex => {
+  const host = importHost(m);
+  const flags = m.function(CORE_FUNCTIONS.flags, flagsBody());
+  const dispatch = m.function(CORE_FUNCTIONS.dispatch, dispatchBody());
+  return {
+    ...host,
+    flags,
+    dispatch,
+    boundary: m.function(CORE_FUNCTIONS.boundary, boundaryBody(dispatch)),
+    carry: m.function(CORE_FUNCTIONS.carry, carryBody(flags)),
+    condition: m.function(CORE_FUNCTIONS.condition, conditionBody(flags)),
+    segment: m.function(CORE_FUNCTIONS.segment, segmentBody(host.segmentSlow)),
+  };
+};
+
+/** Encodes the core module. Imports: memory, the handler table; exports `run`. */
 export const coreModule = (memoryPages: number, tableEntries: number): Uint8Array<ArrayBuffer> => {
   const m = new ModuleBuilder();
   m.importMemory(memoryPages);
   m.importTable(tableEntries);
-  const host = importRuntime(m, false);
-  const flags = m.function(CORE_FUNCTIONS.flags, flagsBody(), 'flags');
-  m.function(CORE_FUNCTIONS.carry, carryBody(flags), 'carry');
-  m.function(CORE_FUNCTIONS.condition, conditionBody(flags), 'condition');
-  m.function(CORE_FUNCTIONS.segment, segmentBody(host.segmentSlow), 'segment');
-  m.function(CORE_FUNCTIONS.dispatch, dispatchBody(), 'dispatch');
   const handler = { params: [I32], results: [I32] } as const;
   m.function({ params: [I32], results: [] }, runBody(m.type(handler)), 'run');
   return m.encode();

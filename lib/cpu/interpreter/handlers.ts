@@ -5,12 +5,13 @@
  * a handler and queues it when it is new, `flush` builds all queued ones as one module and puts them into the table.
  */
 import { LabError } from '../../base/error.js';
-import type { Insn, InsnOperand } from '../../isa/rows.js';
+import type { Insn } from '../../isa/rows.js';
 import { CR0, CR4, FLAG, LEAVE, S, SEG } from '../../isa/state.js';
 import type { Operand } from '../../isa/verbs.js';
 import { Body, ModuleBuilder } from '../wasm/encoder.js';
 import { ImmediateOperand, MemoryOperandVerbs, NumberOperand, REGISTER_FIELDS, RegisterOperand } from './operands.js';
-import { importRuntime, type RuntimeIndex } from './runtime.js';
+import { addRuntime } from './core-module.js';
+import type { RuntimeIndex } from './runtime.js';
 import type { Node } from './trace.js';
 import { HANDLER_SIGNATURE, Tracer } from './tracer.js';
 
@@ -24,22 +25,31 @@ export interface Handler {
 export const PSEUDO = { none: 0, next: 1, stop: 2, stale: 3, crossing: 4, undefined: 5, tooLong: 6 } as const;
 const FIRST_FREE = 8;
 
-/** What distinguishes an operand for its handler. */
-const operandKey = (op: InsnOperand): string => {
-  const fixed = 'fixed' in op && op.fixed === true;
-  if (op.kind === 'reg') return fixed ? `r${op.w}.${op.index}${op.high === true ? 'h' : ''}` : `r${op.w}`;
-  if (op.kind === 'imm') return fixed ? `i${op.w}=${op.value}` : `i${op.w}`;
-  if (op.kind === 'mem') return `m${op.w}.${op.bytes ?? 0}`;
-  if (fixed && 'index' in op) return `${op.kind}${op.index}`;
-  return `${op.kind}${op.w}`;
-};
+const REP = { none: 0, rep: 1, repne: 2 } as const;
+const BY_WIDTH: Readonly<Record<number, number>> = { 8: 0, 16: 1, 32: 2, 64: 3, 128: 4 };
 
-export const handlerKey = (i: Insn): string => {
+/**
+ * What distinguishes a handler, as one number: the form (which fixes the codes of its operands), sizes, prefixes, and
+ * whether operands are memory and which address form they have.
+ */
+export const handlerKey = (i: Insn): number => {
   const m = i.mem;
-  const segment = m === undefined ? '' : i.mode === 64 ? (m.seg === SEG.fs || m.seg === SEG.gs || m.seg === SEG.ss ? m.seg : '') : m.seg;
-  let key = `${i.form}|${i.w}|${i.aw}|${i.mode}|${i.cc}|${i.lock ? 'l' : ''}${i.rep}|${i.row.string === undefined ? '' : i.dataSegment}|${segment}${m === undefined ? '' : m.moffs !== undefined ? 'o' : m.index >= 0 ? 'x' : ''}`;
-  for (const op of i.operands) key += `,${operandKey(op)}`;
-  return key;
+  // in 64-bit mode only FS and GS have bases; SS decides the fault of a bad address
+  const seg = m === undefined ? 7 : i.mode !== 64 || m.seg === SEG.fs || m.seg === SEG.gs || m.seg === SEG.ss ? m.seg : 6;
+  const address = m === undefined ? 0 : m.moffs !== undefined ? 1 : m.index >= 0 ? 2 : 3;
+  let memory = 0;
+  for (let k = 0; k < i.operands.length; k++) if (i.operands[k].kind === 'mem') memory |= 1 << k;
+  let low = BY_WIDTH[i.w];
+  low = low * 3 + (i.aw >> 5);
+  low = low * 3 + (i.mode >> 5);
+  low = (low << 4) | i.cc;
+  low = (low << 1) | (i.lock ? 1 : 0);
+  low = (low << 2) | REP[i.rep];
+  low = (low << 3) | (i.row.string === undefined ? 0 : i.dataSegment);
+  low = (low << 3) | seg;
+  low = (low << 2) | address;
+  low = (low << 4) | memory;
+  return i.form * 0x1_0000_0000 + (low >>> 0);
 };
 
 const operandsOf = (o: Tracer, insn: Insn): Operand<Node>[] => {
@@ -86,7 +96,7 @@ const prologue = (o: Tracer, insn: Insn): void => {
 };
 
 export class Handlers {
-  readonly #byKey = new Map<string, Handler>();
+  readonly #byKey = new Map<number, Handler>();
   #queue: { readonly index: number; readonly body: Body }[] = [];
   #next = FIRST_FREE;
   readonly #table: WebAssembly.Table;
@@ -102,7 +112,7 @@ export class Handlers {
     this.#imports = imports;
     this.#pages = pages;
     this.#helper = helper;
-    this.#fn = importRuntime(new ModuleBuilder(), true);
+    this.#fn = addRuntime(new ModuleBuilder());
     this.#pseudo();
     this.flush();
   }
@@ -141,7 +151,7 @@ export class Handlers {
     if (this.#queue.length === 0) return;
     const m = new ModuleBuilder();
     m.importMemory(this.#pages);
-    importRuntime(m, true);
+    addRuntime(m);
     for (const { index, body } of this.#queue) m.function(HANDLER_SIGNATURE, body, `h${index}`);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(m.encode()), this.#imports);
     for (const { index } of this.#queue) this.#table.set(index, instance.exports[`h${index}`] as () => number);

@@ -21,7 +21,6 @@ import { coreModule } from './core-module.js';
 import { Handlers } from './handlers.js';
 import { ALIGNED_ACCESS, STACK_ACCESS } from './memory-verbs.js';
 import { R } from './record.js';
-import { CORE_FUNCTIONS } from './runtime.js';
 
 /** Size of the handler table. */
 const HANDLER_LIMIT = 16384;
@@ -138,8 +137,7 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
     bulk: (which: number, width: number): number => bulk(cpu, which, width, u32[RECORD]),
   };
   const core = new WebAssembly.Instance(new WebAssembly.Module(coreModule(pages, HANDLER_LIMIT)), { env });
-  const coreFunctions = Object.fromEntries(Object.keys(CORE_FUNCTIONS).map((n) => [n, core.exports[n]]));
-  const handlers = new Handlers(env.table, { env: { ...env, ...coreFunctions } as WebAssembly.ModuleImports }, pages, number);
+  const handlers = new Handlers(env.table, { env }, pages, number);
   prepare(handlers);
   const runRecords = core.exports['run'] as (record: number) => void;
   const code = new CodeCache(cpu, handlers);

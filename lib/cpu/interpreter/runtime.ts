@@ -1,4 +1,4 @@
-/** Functions that every handler module shares: their names, signatures, and indexes as imported in a fixed order. */
+/** Functions that handlers call: their names and signatures. Their indexes are equal in all modules. */
 import { I32, I64, type ModuleBuilder, type Signature } from '../wasm/encoder.js';
 
 /** Implemented in TypeScript (`interpreter.ts`). */
@@ -16,10 +16,12 @@ export const HOST_FUNCTIONS = {
   bulk: { params: [I32, I32], results: [I32] },
 } as const satisfies Record<string, Signature>;
 
-/** Implemented in the core module (`core-module.ts`), imported by handler modules. */
+/** Implemented in WebAssembly (`core-module.ts`); every handler module has its own copies. */
 export const CORE_FUNCTIONS = {
   /** (rip): next record, or 0 having left. */
   dispatch: { params: [I64], results: [I32] },
+  /** The same behind an instruction that may have changed interrupt state or TF. */
+  boundary: { params: [I64], results: [I32] },
   /** All six flags at RFLAGS positions. */
   flags: { params: [], results: [I32] },
   carry: { params: [], results: [I32] },
@@ -32,10 +34,9 @@ export const CORE_FUNCTIONS = {
 export type RuntimeName = keyof typeof HOST_FUNCTIONS | keyof typeof CORE_FUNCTIONS;
 export type RuntimeIndex = Readonly<Record<RuntimeName, number>>;
 
-/** Imports host functions, and the core's when `core` is set; the result maps names to function indexes. */
-export const importRuntime = (m: ModuleBuilder, core: boolean): Record<RuntimeName, number> => {
-  const at = {} as Record<RuntimeName, number>;
-  for (const [n, s] of Object.entries(HOST_FUNCTIONS)) at[n as RuntimeName] = m.importFunction(n, s);
-  if (core) for (const [n, s] of Object.entries(CORE_FUNCTIONS)) at[n as RuntimeName] = m.importFunction(n, s);
+/** Imports the host functions; the result maps names to function indexes. */
+export const importHost = (m: ModuleBuilder): Record<keyof typeof HOST_FUNCTIONS, number> => {
+  const at = {} as Record<keyof typeof HOST_FUNCTIONS, number>;
+  for (const [n, s] of Object.entries(HOST_FUNCTIONS)) at[n as keyof typeof HOST_FUNCTIONS] = m.importFunction(n, s);
   return at;
 };

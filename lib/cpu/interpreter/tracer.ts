@@ -361,7 +361,7 @@ export class Tracer extends Values implements Ops<Node> {
   }
   /** Ends the handler of an `ends` row: continues at `S.nextRip`. */
   endDispatch(b: Body): void {
-    b.i32(0).mem('i64.load', at(S.nextRip)).call(this.#fn.dispatch);
+    b.i32(0).mem('i64.load', at(S.nextRip)).call(this.#fn.boundary);
   }
 }
 export const HANDLER_SIGNATURE = { params: [I32], results: [I32] } as const;

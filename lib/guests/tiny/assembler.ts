@@ -11,7 +11,15 @@
  */
 import { Code, Encoder, Instruction } from 'iced-x86';
 import { LabError } from '../../base/error.js';
-import { bitsOf, evaluate, type Lookup, memoryOperand, type Operand, parseOperand, tokensOf } from './operands.js';
+import {
+  bitsOf,
+  evaluate,
+  type Lookup,
+  memoryOperand,
+  type Operand,
+  parseOperand,
+  tokensOf,
+} from './operands.js';
 
 export interface Program {
   readonly base: bigint;
@@ -23,7 +31,12 @@ export interface Program {
 type Resolve = (label: string) => bigint;
 type Statement =
   | { readonly kind: 'label'; readonly name: string }
-  | { readonly kind: 'code'; readonly mnemonic: string; readonly operands: readonly string[]; readonly line: string }
+  | {
+      readonly kind: 'code';
+      readonly mnemonic: string;
+      readonly operands: readonly string[];
+      readonly line: string;
+    }
   | { readonly kind: 'align'; readonly to: number }
   | { readonly kind: 'values'; readonly bytes: number; readonly values: readonly string[] }
   | { readonly kind: 'data'; readonly bytes: number; readonly make: (resolve: Resolve) => Uint8Array };
@@ -49,23 +62,31 @@ const NAMES: Readonly<Record<string, Code>> = {
 const STRINGS: Readonly<Record<string, () => Instruction>> = {
   'rep stosq': () => Instruction.createRepStosq(64),
   'rep movsq': () => Instruction.createRepMovsq(64),
+  'rep outsb': () => Instruction.createRepOutsb(64),
 };
 const CODES = Code as unknown as Readonly<Record<string, Code | undefined>>;
 
-const error = (line: string, what: string): LabError => new LabError('assembler.source', `'${line.trim()}': ${what}`);
+const error = (line: string, what: string): LabError =>
+  new LabError('assembler.source', `'${line.trim()}': ${what}`);
+
+const capital = (word: string): string => word.slice(0, 1).toUpperCase() + word.slice(1);
 
 /** The first form in iced-x86's table for a mnemonic and operands. */
 const formOf = (mnemonic: string, operands: readonly Operand[]): Code | undefined => {
   const bits = Math.max(0, ...operands.map(bitsOf));
-  const name = mnemonic[0]?.toUpperCase() + mnemonic.slice(1);
+  const name = capital(mnemonic);
   // the last operand varies slowest, so that the shortest immediate wins over the order of the others
   let names: string[][] = [[]];
   for (const operand of [...operands].reverse()) {
     const tokens = tokensOf(operand, bits);
-    names = names.flatMap((tail) => tokens.map((t) => [t === 'imm32u' && bits === 32 ? 'imm32' : t, ...tail]));
+    names = names.flatMap((tail) =>
+      tokens.map((t) => [t === 'imm32u' && bits === 32 ? 'imm32' : t, ...tail]),
+    );
   }
   for (const tokens of names) {
-    const code = CODES[[name, ...tokens].join('_')] ?? (name === 'Push' ? CODES[[`${name}q`, ...tokens].join('_')] : undefined);
+    const code =
+      CODES[[name, ...tokens].join('_')] ??
+      (name === 'Push' ? CODES[[`${name}q`, ...tokens].join('_')] : undefined);
     if (code !== undefined) return code;
   }
   return undefined;
@@ -91,10 +112,13 @@ const build = (code: Code, operands: readonly Operand[], line: string): Instruct
   throw error(line, 'these operands are not known here');
 };
 
-/** Target of a direct jump or call, or undefined. */
+/** Conditions that iced-x86 knows by another name. */
+const SYNONYMS: Readonly<Record<string, string>> = { jz: 'je', jnz: 'jne', jc: 'jb', jnc: 'jae' };
+
+/** The form of a direct jump or call, or undefined. */
 const branchForm = (mnemonic: string, operands: readonly Operand[]): Code | undefined =>
   operands.length === 1 && operands[0]?.kind === 'value' && /^(j[a-z]+|call)$/.test(mnemonic)
-    ? CODES[`${mnemonic[0]?.toUpperCase()}${mnemonic.slice(1)}_rel32_64`]
+    ? CODES[`${capital(SYNONYMS[mnemonic] ?? mnemonic)}_rel32_64`]
     : undefined;
 
 const DATA: Readonly<Record<string, number>> = { '.byte': 1, '.word': 2, '.dword': 4, '.quad': 8 };
@@ -103,6 +127,8 @@ export class Assembler {
   readonly #base: bigint;
   readonly #constants: ReadonlyMap<string, bigint>;
   readonly #statements: Statement[] = [];
+  /** Instructions that are the same wherever they and the labels lie. */
+  readonly #fixed = new Map<string, Uint8Array>();
 
   /** @param constants names that the source may use in expressions */
   constructor(base: bigint, constants: Readonly<Record<string, number | bigint>> = {}) {
@@ -127,7 +153,8 @@ export class Assembler {
   #statement(line: string): Statement {
     const [, word, rest] = /^(\S+)\s*(.*)$/.exec(line) as unknown as [string, string, string];
     if (word === '.align') return { kind: 'align', to: Number(rest) };
-    if (word === '.zero') return { kind: 'data', bytes: Number(rest), make: () => new Uint8Array(Number(rest)) };
+    if (word === '.zero')
+      return { kind: 'data', bytes: Number(rest), make: () => new Uint8Array(Number(rest)) };
     if (word === '.text') {
       const bytes = new TextEncoder().encode(JSON.parse(rest) as string);
       return { kind: 'data', bytes: bytes.length, make: () => bytes };
@@ -153,7 +180,8 @@ export class Assembler {
     const bytes = new Uint8Array(sizes.reduce((sum, n) => sum + n, 0));
     let at = 0;
     parts.forEach((part, i) => {
-      if (part.length !== sizes[i]) throw new LabError('assembler.size', `statement ${i} changed its size between passes`);
+      if (part.length !== sizes[i])
+        throw new LabError('assembler.size', `statement ${i} changed its size between passes`);
       bytes.set(part, at);
       at += part.length;
     });
@@ -192,7 +220,8 @@ export class Assembler {
   ): Uint8Array {
     switch (s.kind) {
       case 'label':
-        if (!known && labels.has(s.name)) throw new LabError('assembler.label', `label '${s.name}' is there twice`);
+        if (!known && labels.has(s.name))
+          throw new LabError('assembler.label', `label '${s.name}' is there twice`);
         labels.set(s.name, at);
         return new Uint8Array(0);
       case 'align':
@@ -213,7 +242,14 @@ export class Assembler {
     }
   }
 
-  #instruction(encoder: Encoder, s: Extract<Statement, { kind: 'code' }>, at: bigint, lookup: Lookup): Uint8Array {
+  #instruction(
+    encoder: Encoder,
+    s: Extract<Statement, { kind: 'code' }>,
+    at: bigint,
+    lookup: Lookup,
+  ): Uint8Array {
+    const fixed = this.#fixed.get(s.line);
+    if (fixed !== undefined) return fixed;
     try {
       const operands = s.operands.map((text) => signed(parseOperand(text, lookup)));
       const branch = branchForm(s.mnemonic, operands);
@@ -226,7 +262,9 @@ export class Assembler {
       else instruction = Instruction.createBranch(code, BigInt.asUintN(64, targetOf(operands)));
       encoder.encode(instruction, BigInt.asUintN(64, at));
       instruction.free();
-      return encoder.takeBuffer();
+      const bytes = encoder.takeBuffer();
+      if (branch === undefined && !operands.some(moves)) this.#fixed.set(s.line, bytes);
+      return bytes;
     } catch (e) {
       throw e instanceof LabError ? e : error(s.line, (e as Error).message);
     }
@@ -234,6 +272,9 @@ export class Assembler {
 }
 
 const targetOf = ([target]: readonly Operand[]): bigint => (target?.kind === 'value' ? target.value : 0n);
+
+const moves = (operand: Operand): boolean =>
+  operand.kind === 'value' ? operand.movable : operand.kind === 'memory' && operand.memory.movable;
 
 /** Addresses of the upper half are negative numbers, so that they fit into 32 bits. */
 const signed = (operand: Operand): Operand =>

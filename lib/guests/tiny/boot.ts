@@ -77,6 +77,14 @@ start_tables:
   jae start_tables
   mov [free_tables_top], rdi
 
+  ; and so is every page of the kernel and of its own tables
+  mov rdi, DIRECT+KERNEL
+start_touch:
+  mov al, [rdi]
+  add rdi, 4096
+  cmp rdi, DIRECT+TABLES_FREE
+  jb start_touch
+
   call serial_start
   mov rsi, text_init
   call print

@@ -1,11 +1,13 @@
 /**
- * The built-in guest's serial console (16 bytes to the FIFO for each look at the line status) and its reading of the
- * lab's CPUID leaves, in the format of Debian's `cpuid` tool.
+ * The built-in guest's serial console (one REP OUTSB of up to 16 bytes, the
+ * FIFO's size, for each look at the line status) and its reading of the lab's CPUID leaves,
+ * in the format of Debian's `cpuid` tool.
  */
 import { INIT_LINE, LAST_REASON, WORKLOAD_DONE } from '../debian/init.js';
 
 /** A text of the image, ended by a zero byte. */
-const text = (label: string, value: string): string => `${label}: .text ${JSON.stringify(value)}\n  .byte 0\n`;
+const text = (label: string, value: string): string =>
+  `${label}: .text ${JSON.stringify(value)}\n  .byte 0\n`;
 
 export const CONSOLE_SOURCE = `
 serial_start:
@@ -29,24 +31,22 @@ print:
 ; what lies between TEXT and RDI
 put_line:
   mov rsi, TEXT
-  mov rcx, rdi
-  sub rcx, rsi
-put_wait:
+  mov rbx, rdi
+put_fifo:
   mov edx, 0x3fd
   in al, dx
   test al, 0x20
-  jz put_wait
+  jz put_fifo
   mov edx, 0x3f8
-  mov r8d, 16
-put_byte:
-  mov al, [rsi]
-  out dx, al
-  inc rsi
-  dec ecx
-  jz put_done
-  dec r8d
-  jnz put_byte
-  jmp put_wait
+  mov rcx, rbx
+  sub rcx, rsi
+  cmp rcx, 16
+  jbe put_bytes
+  mov ecx, 16
+put_bytes:
+  rep outsb
+  cmp rsi, rbx
+  jb put_fifo
 put_done:
   ret
 
@@ -116,7 +116,10 @@ ${(
     ['text_edx', 'r14d'],
   ] as const
 )
-  .map(([label, register]) => `  mov rsi, ${label}\n  call put_text\n  mov eax, ${register}\n  mov ecx, 8\n  call put_hex\n`)
+  .map(
+    ([label, register]) =>
+      `  mov rsi, ${label}\n  call put_text\n  mov eax, ${register}\n  mov ecx, 8\n  call put_hex\n`,
+  )
   .join('')}
   mov rsi, text_newline
   call put_text

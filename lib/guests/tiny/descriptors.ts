@@ -5,7 +5,8 @@
 import { LAYOUT, SELECTOR, SPURIOUS_VECTOR, STATIC, TIMER_VECTOR } from './layout.js';
 
 type Resolve = (label: string) => bigint;
-const quads = (values: readonly bigint[]): Uint8Array => new Uint8Array(BigUint64Array.from(values.map((v) => BigInt.asUintN(64, v))).buffer);
+const quads = (values: readonly bigint[]): Uint8Array =>
+  new Uint8Array(BigUint64Array.from(values.map((v) => BigInt.asUintN(64, v))).buffer);
 
 const TASK_BYTES = 104;
 export const GDT_BYTES = 7 * 8;
@@ -44,7 +45,10 @@ export const idt = (resolve: Resolve): Uint8Array => {
   const set = (vector: number, label: string): void => {
     const target = BigInt.asUintN(64, resolve(label));
     gates[2 * vector] =
-      (target & 0xffffn) | (BigInt(SELECTOR.code) << 16n) | (0x8en << 40n) | (((target >> 16n) & 0xffffn) << 48n);
+      (target & 0xffffn) |
+      (BigInt(SELECTOR.code) << 16n) |
+      (0x8en << 40n) |
+      (((target >> 16n) & 0xffffn) << 48n);
     gates[2 * vector + 1] = target >> 32n;
   };
   for (let vector = 0; vector < 32; vector++) set(vector, `vector_${vector}`);

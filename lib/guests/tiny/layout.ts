@@ -65,9 +65,13 @@ export const SYSCALLS = [
 /** What `hardware` does, in the order of the kernel's table. */
 export const HARDWARE = ['ioWrites', 'msrReads', 'msrWrites', 'mmioReads', 'cr3Loads', 'invlpgs'] as const;
 
+/** The kernel's only stack, below the end of its memory. */
+export const STACK_TOP = at(BSS + 0x4_6000);
+
 /** Names for the assembler. */
 export const CONSTANTS: Readonly<Record<string, number | bigint>> = {
   DIRECT,
+  KERNEL,
   TABLES: LAYOUT.tables,
   TABLES_FREE: LAYOUT.tables + LAYOUT.staticTables * 4096,
   TABLES_END: LAYOUT.tablesEnd,
@@ -81,7 +85,7 @@ export const CONSTANTS: Readonly<Record<string, number | bigint>> = {
   FREE_TABLES: at(BSS + 0x4_0000),
   PROCESSES: at(BSS + 0x4_1000),
   TEXT: at(BSS + 0x4_3000),
-  STACK_TOP: at(BSS + 0x4_6000),
+  STACK_TOP,
   BSS: at(BSS),
   BSS_QUADS: 0x4_6000 / 8,
   // a process: 128 bytes

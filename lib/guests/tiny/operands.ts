@@ -26,30 +26,31 @@ const SIZES: Readonly<Record<string, number>> = { byte: 8, word: 16, dword: 32, 
 const OLD = ['ax', 'cx', 'dx', 'bx', 'sp', 'bp', 'si', 'di'] as const;
 
 /** Names and token lists of all registers that the source may use. */
-const REGISTERS: ReadonlyMap<string, { readonly register: Register; readonly tokens: readonly string[] }> = (() => {
-  const out = new Map<string, { register: Register; tokens: string[] }>();
-  const add = (name: string, ...tokens: string[]): void => {
-    const key = name.toUpperCase();
-    const register = (Register as unknown as Record<string, Register>)[key] as Register;
-    out.set(name, { register, tokens: [...tokens, key] });
-  };
-  for (const n of OLD) {
-    add(`r${n}`, 'rm64', 'r64');
-    add(`e${n}`, 'rm32', 'r32');
-    add(n, 'rm16', 'r16');
-  }
-  for (const n of ['al', 'cl', 'dl', 'bl', 'sil', 'dil', 'spl', 'bpl']) add(n, 'rm8', 'r8');
-  for (let i = 8; i < 16; i++) {
-    add(`r${i}`, 'rm64', 'r64');
-    add(`r${i}d`, 'rm32', 'r32');
-    add(`r${i}w`, 'rm16', 'r16');
-    const byte = (Register as unknown as Record<string, Register>)[`R${i}L`] as Register;
-    out.set(`r${i}b`, { register: byte, tokens: ['rm8', 'r8'] });
-  }
-  for (const n of ['cr0', 'cr2', 'cr3', 'cr4']) add(n, 'cr');
-  for (const n of ['ds', 'es', 'fs', 'gs', 'ss']) add(n, 'Sreg');
-  return out;
-})();
+const REGISTERS: ReadonlyMap<string, { readonly register: Register; readonly tokens: readonly string[] }> =
+  (() => {
+    const out = new Map<string, { register: Register; tokens: string[] }>();
+    const add = (name: string, ...tokens: string[]): void => {
+      const key = name.toUpperCase();
+      const register = (Register as unknown as Record<string, Register>)[key] as Register;
+      out.set(name, { register, tokens: [...tokens, key] });
+    };
+    for (const n of OLD) {
+      add(`r${n}`, 'rm64', 'r64');
+      add(`e${n}`, 'rm32', 'r32');
+      add(n, 'rm16', 'r16');
+    }
+    for (const n of ['al', 'cl', 'dl', 'bl', 'sil', 'dil', 'spl', 'bpl']) add(n, 'rm8', 'r8');
+    for (let i = 8; i < 16; i++) {
+      add(`r${i}`, 'rm64', 'r64');
+      add(`r${i}d`, 'rm32', 'r32');
+      add(`r${i}w`, 'rm16', 'r16');
+      const byte = (Register as unknown as Record<string, Register>)[`R${i}L`] as Register;
+      out.set(`r${i}b`, { register: byte, tokens: ['rm8', 'r8'] });
+    }
+    for (const n of ['cr0', 'cr2', 'cr3', 'cr4']) add(n, 'cr');
+    for (const n of ['ds', 'es', 'fs', 'gs', 'ss']) add(n, 'Sreg');
+    return out;
+  })();
 
 const bad = (what: string, text: string): LabError => new LabError('assembler.operand', `${what}: '${text}'`);
 
@@ -58,7 +59,8 @@ export const evaluate = (text: string, lookup: Lookup): { value: bigint; movable
   let value = 0n;
   let movable = false;
   const terms = text.trim().match(/[+-]?\s*(?:'.'|[\w.]+)/g);
-  if (terms === null || terms.join('').replace(/\s/g, '') !== text.replace(/\s/g, '')) throw bad('no expression', text);
+  if (terms === null || terms.join('').replace(/\s/g, '') !== text.replace(/\s/g, ''))
+    throw bad('no expression', text);
   for (const term of terms) {
     const negative = term.startsWith('-');
     const name = term.replace(/^[+-]?\s*/, '');
@@ -90,7 +92,8 @@ const parseMemory = (text: string, lookup: Lookup): MemoryParts => {
     else if (base === Register.None) base = register.register;
     else index = register.register;
   }
-  const { value, movable } = rest.length === 0 ? { value: 0n, movable: false } : evaluate(rest.join(''), lookup);
+  const { value, movable } =
+    rest.length === 0 ? { value: 0n, movable: false } : evaluate(rest.join(''), lookup);
   return { base, index, scale, displacement: BigInt.asIntN(64, value), movable };
 };
 

@@ -12,21 +12,31 @@ import type { GuestImage } from '../guest.js';
 import { Assembler, type Program } from './assembler.js';
 import { BOOT_SOURCE } from './boot.js';
 import { CONSOLE_SOURCE } from './console.js';
-import { GDT_BYTES, gdt, IDT_BYTES, idt, pointer, staticTables, TASK_BYTES, taskState } from './descriptors.js';
-import { CONSTANTS, LAYOUT, STATIC } from './layout.js';
+import {
+  GDT_BYTES,
+  gdt,
+  IDT_BYTES,
+  idt,
+  pointer,
+  staticTables,
+  TASK_BYTES,
+  taskState,
+} from './descriptors.js';
+import { CONSTANTS, LAYOUT, STACK_TOP, STATIC } from './layout.js';
 import { MEMORY_SOURCE } from './memory.js';
 import { PROCESS_SOURCE } from './process.js';
 import { USER_SOURCE } from './user.js';
 import { checkWorkload, peakFrames, type TinyWorkload, WORKLOAD_NAMES } from './workload.js';
 
 export interface TinyOptions {
-  /** Bytes of guest memory; 16 MiB at least, the first GiB is used. */
+  /** Bytes of guest memory; 64 MiB at least, so that shadow tables are never recycled; the first GiB is used. */
   readonly memory: number;
   readonly leaves: LeafNumbers;
   readonly workload?: Readonly<Partial<TinyWorkload>>;
 }
 
 const DIRECT = LAYOUT.direct;
+const LEAST_MEMORY = 64 << 20;
 const KERNEL_BASE = DIRECT + BigInt(LAYOUT.kernel);
 
 /** The user program and, in the page behind it, its parameters. */
@@ -37,7 +47,12 @@ const userProgram = (workload: TinyWorkload): Program => {
     .assemble();
 };
 
-const kernelProgram = (user: Program, workload: TinyWorkload, frameEnd: number, leaves: LeafNumbers): Program => {
+const kernelProgram = (
+  user: Program,
+  workload: TinyWorkload,
+  frameEnd: number,
+  leaves: LeafNumbers,
+): Program => {
   // the user's labels that the kernel needs, as offsets into the copy that the image has
   const offset = (label: string): bigint => user.address(label) - LAYOUT.userCode;
   const constants = {
@@ -66,7 +81,7 @@ leaf_by_reason: .dword ${leaves.byReason}
 .align 16`,
       )
       .data('gdt_table', GDT_BYTES, gdt)
-      .data('task_state', TASK_BYTES, () => taskState(CONSTANTS['STACK_TOP'] as bigint))
+      .data('task_state', TASK_BYTES, () => taskState(STACK_TOP))
       .source('.align 16')
       .data('idt_table', IDT_BYTES, idt)
       .data('gdt_pointer', 10, (resolve) => pointer(GDT_BYTES - 1, resolve('gdt_table')))
@@ -81,23 +96,27 @@ export const tinyGuest = (options: TinyOptions): GuestImage => {
   const frameEnd = Math.min(options.memory, LAYOUT.directBytes);
   const frames = (frameEnd - LAYOUT.frames) / 4096;
   const needed = peakFrames(workload);
-  if (needed > frames || frames < 2048)
+  if (needed > frames || options.memory < LEAST_MEMORY)
     throw new LabError(
       'tiny.memory',
       `the workload needs ${needed} frames, memory of ${options.memory} bytes has ${Math.max(0, frames)} for it`,
-      'give the guest more memory, at least 16 MiB',
+      'give the guest more memory, at least 64 MiB',
     );
   const user = userProgram(workload);
-  if (user.address('user_data') !== LAYOUT.userData) throw new LabError('tiny.size', 'the user program is larger than a page');
+  if (user.address('user_data') !== LAYOUT.userData)
+    throw new LabError('tiny.size', 'the user program is larger than a page');
   const kernel = kernelProgram(user, workload, frameEnd, options.leaves);
-  if (kernel.bytes.length > LAYOUT.bss - LAYOUT.kernel) throw new LabError('tiny.size', 'the kernel is too large');
+  if (kernel.bytes.length > LAYOUT.bss - LAYOUT.kernel)
+    throw new LabError('tiny.size', 'the kernel is too large');
   return {
     name: 'tiny',
     about: [
       `tiny kernel of ${kernel.bytes.length} bytes, assembled by vmxlab`,
-      `workload: ${WORKLOAD_NAMES.filter((n) => workload[n] > 0)
-        .map((n) => `${n}=${workload[n]}`)
-        .join(' ') || 'none'}`,
+      `workload: ${
+        WORKLOAD_NAMES.filter((n) => workload[n] > 0)
+          .map((n) => `${n}=${workload[n]}`)
+          .join(' ') || 'none'
+      }`,
     ],
     cmdline: '',
     segments: [

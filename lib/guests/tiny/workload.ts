@@ -55,16 +55,28 @@ export const DEFAULT_WORKLOAD: Readonly<Partial<TinyWorkload>> = {
 export const checkWorkload = (workload: Readonly<Partial<TinyWorkload>>): TinyWorkload => {
   for (const name of Object.keys(workload)) {
     if (!Object.hasOwn(WORKLOAD, name))
-      throw new LabError('tiny.workload', `'${name}' is no parameter of the tiny guest`, WORKLOAD_NAMES.join(', '));
+      throw new LabError(
+        'tiny.workload',
+        `'${name}' is no parameter of the tiny guest`,
+        WORKLOAD_NAMES.join(', '),
+      );
   }
-  const all = Object.fromEntries(WORKLOAD_NAMES.map((n) => [n, workload[n] ?? 0])) as Record<WorkloadName, number>;
+  const all = Object.fromEntries(WORKLOAD_NAMES.map((n) => [n, workload[n] ?? 0])) as Record<
+    WorkloadName,
+    number
+  >;
   for (const name of WORKLOAD_NAMES) {
     const most = LIMITS[name] ?? MOST;
     if (!Number.isInteger(all[name]) || all[name] < 0 || all[name] > most)
-      throw new LabError('tiny.workload', `${name}: ${String(all[name])} is not possible`, `a whole number from 0 to ${most}`);
+      throw new LabError(
+        'tiny.workload',
+        `${name}: ${String(all[name])} is not possible`,
+        `a whole number from 0 to ${most}`,
+      );
   }
   const atMost = (name: WorkloadName, limit: number, what: string): void => {
-    if (all[name] > limit) throw new LabError('tiny.workload', `${name}: ${all[name]} is more than ${what} (${limit})`);
+    if (all[name] > limit)
+      throw new LabError('tiny.workload', `${name}: ${all[name]} is more than ${what} (${limit})`);
   };
   atMost('unmaps', all.touchPages, 'touchPages');
   atMost('forkWrites', all.touchPages - all.unmaps, 'the pages that stay mapped');

@@ -1,6 +1,6 @@
 /**
  * Port input and output (KVM's handle_io, kvm_fast_pio, emulator_pio_in/out). Every access exits; PIC, PIT, port B and
- * ELCR are handled in the kernel, all others by user space, which counts as `io_exits` and costs more.
+ * ELCR are handled in the kernel, all others by user space, which costs more; `io_exits` counts both.
  * String forms run up to 1024 iterations an exit. Not modelled: I/O permission bitmaps (the processor checks them).
  */
 import { FLAG, GPR, PF, SEG } from '../../isa/state.js';
@@ -14,10 +14,8 @@ const MASK = { 1: 0xffn, 2: 0xffffn, 4: 0xffff_ffffn } as const;
 
 export const ioInstruction = (vcpu: Vcpu, exit: ExitOf<'ioInstruction'>): Next => {
   const { vm } = vcpu;
-  if (!vm.board.kernelPort(exit.port)) {
-    vm.stats.io_exits++;
-    vm.charge(vm.costs.ioDevice);
-  }
+  vm.stats.io_exits++;
+  if (!vm.board.kernelPort(exit.port)) vm.toUserSpace();
   if (exit.string) return stringIo(vcpu, exit);
   const { port, size } = exit;
   // skipped first, as KVM does: a device that stops the machine leaves RIP behind the instruction

@@ -9,7 +9,7 @@ import { firstFrame, SET, setLeaf, WHY } from './leaf.js';
 import type { PageFaultResult } from './mmu.js';
 import type { ShadowPage } from './pages.js';
 import { childRole } from './roles.js';
-import { ACC, addressHigh, addressOf, indexAt, MMU_PRESENT, PAGES_AT, PT, TABLE_LO } from './spte.js';
+import { ACC, addressHigh, indexAt, MMU_PRESENT, PAGES_AT, TABLE_LO } from './spte.js';
 import { prefetchEntry, syncChildren, syncOrZap } from './sync.js';
 import { markEntryUnsync } from './unsync.js';
 import { commitZap, dropLink, makePagesAvailable, prepareZap } from './zap.js';
@@ -227,10 +227,4 @@ export const leafOf = (m: ShadowContext, root: ShadowPage, lo: number, hi: numbe
     if (child === undefined) return at;
     sp = child;
   }
-};
-
-/** Host-physical address that an spte maps at its level; for tests of what the tables hold. */
-export const mappedAddress = (m: ShadowContext, at: number): number | undefined => {
-  const lo = m.lo(at);
-  return (lo & MMU_PRESENT) === 0 || (lo & PT.p) === 0 ? undefined : addressOf(lo, m.hi(at));
 };

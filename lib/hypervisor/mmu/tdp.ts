@@ -10,6 +10,7 @@ import type { PhysicalMemory } from '../../vmx/port.js';
 import type { FrameAllocator, MemorySlots } from '../memslots.js';
 import type { KvmStats } from '../stats.js';
 import { APIC_GFN } from './context.js';
+import { LegacyWalker, legacyPaging } from './legacy-walk.js';
 import type { GuestPageFault, KvmMmu, MmuDeps, MmuOptions, MmuVcpu, PageFaultResult } from './mmu.js';
 import { pagingMode } from './roles.js';
 import {
@@ -40,6 +41,7 @@ export class TdpMmu implements KvmMmu {
   readonly #stats: KvmStats;
   readonly #options: MmuOptions;
   readonly #walker: GuestWalker;
+  readonly #legacy: LegacyWalker;
   readonly #tables: number[] = [];
   #root = -1;
   #loaded = false;
@@ -61,6 +63,7 @@ export class TdpMmu implements KvmMmu {
       deps.options.maxPhyAddr ?? 40,
       deps.options.gbPages ?? true,
     );
+    this.#legacy = new LegacyWalker(deps.vcpu, deps.slots, deps.memory, deps.options.maxPhyAddr ?? 40);
   }
 
   reload(): boolean {
@@ -213,6 +216,7 @@ export class TdpMmu implements KvmMmu {
   }
 
   gvaToGpa(gva: bigint, access: number): number | GuestPageFault {
+    if (legacyPaging(this.#vcpu)) return this.#legacy.gvaToGpa(Number(gva & 0xffff_ffffn), access);
     const mode = pagingMode(this.#vcpu);
     if (mode.levels === 0) return Number(gva);
     const lo = Number(gva & 0xffff_ffffn);

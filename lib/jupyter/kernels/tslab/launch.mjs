@@ -10,9 +10,19 @@ const require = createRequire(join(root, 'package.json'));
 const tslab = require.resolve('tslab/dist/main.js');
 const compiler = createRequire(tslab).resolve('@tslab/typescript-for-tslab');
 const ts = createRequire(tslab)(compiler);
+// A kernel sees the files that were there when it started. Without this, a file that changes while a cell runs (a build,
+// a test) makes the compiler's watcher throw into the cell's output. tslab's own two files it tells by itself.
+const nothing = { close() {} };
+const watchOnlyCells = (system) => {
+  const { watchFile } = system;
+  system.watchFile = (path, ...rest) =>
+    /__(tslab|prev)__/.test(path) ? watchFile.call(system, path, ...rest) : nothing;
+  system.watchDirectory = () => nothing;
+  return system;
+};
 require.cache[compiler].exports = {
   ...ts,
-  createWatchCompilerHost: (files, options, ...rest) =>
+  createWatchCompilerHost: (files, options, system, ...rest) =>
     ts.createWatchCompilerHost(
       files,
       {
@@ -21,7 +31,13 @@ require.cache[compiler].exports = {
         moduleResolution: ts.ModuleResolutionKind.Bundler,
         lib: [...options.lib, 'lib.dom.d.ts'],
       },
+      watchOnlyCells(system),
       ...rest,
     ),
 };
-require(tslab).startKernel({ configPath: process.argv[2], enableFindLocal: false, jsKernel: false, globalVersion: '' });
+require(tslab).startKernel({
+  configPath: process.argv[2],
+  enableFindLocal: false,
+  jsKernel: false,
+  globalVersion: '',
+});

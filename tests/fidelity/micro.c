@@ -1,0 +1,104 @@
+/*
+ * micro - the guest program of the micro tests: every test is bracketed by a dword written to port 0x510, where the
+ * host takes its counters: 100 * test + 2 * round before, one more after. Three rounds each.
+ *
+ * The operations, their order and their sizes are those of the program of the recorded runs (data/reference), because
+ * what a process has touched before decides what it costs later. Build: gcc -static -O2 -s.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/io.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MARKER_PORT = 0x510, ROUNDS = 3, PAGE = 4096, PAGES = 256, MIB = 1 << 20 };
+
+static void mark(int n) { outl(n, MARKER_PORT); }
+
+#define TEST(number, body)                        \
+	do {                                          \
+		for (int round = 0; round < ROUNDS; round++) { \
+			mark((number) * 100 + 2 * round);     \
+			body;                                 \
+			mark((number) * 100 + 2 * round + 1); \
+		}                                         \
+	} while (0)
+
+static char *fresh(size_t bytes)
+{
+	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	madvise(p, bytes, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static void touch(volatile char *p, int value)
+{
+	for (int i = 0; i < PAGES; i++)
+		p[i * PAGE] = value;
+}
+
+/* Ten children, each running a program, or only ending when there is none. */
+static void children(const char *path, const char *name, const char *argument)
+{
+	for (int i = 0; i < 10; i++) {
+		pid_t child = fork();
+		if (child == 0) {
+			if (path != NULL)
+				execl(path, name, argument, NULL);
+			_exit(path != NULL);
+		}
+		waitpid(child, NULL, 0);
+	}
+}
+
+int main(void)
+{
+	if (ioperm(MARKER_PORT, 4, 1) || ioperm(0x80, 1, 1)) {
+		perror("ioperm");
+		return 1;
+	}
+	volatile char *warm = fresh(4 * MIB);
+	int to[2], from[2];
+	for (int i = 0; i < 16; i++)
+		warm[i * PAGE] = 1;
+	if (pipe(to) || pipe(from))
+		return 1;
+
+	TEST(1, );
+	TEST(2, for (int i = 0; i < 1000; i++) syscall(SYS_getppid));
+	for (int round = 0; round < ROUNDS; round++) {
+		mark(300 + 2 * round);
+		volatile char *p = fresh(MIB);
+		touch(p, 1);
+		mark(301 + 2 * round);
+		mark(400 + 2 * round);
+		munmap((void *)p, MIB);
+		mark(401 + 2 * round);
+	}
+	volatile char *area = fresh(MIB);
+	touch(area, 1);
+	TEST(5, for (int i = 0; i < 8; i++) {
+		mprotect((void *)area, MIB, PROT_READ);
+		mprotect((void *)area, MIB, PROT_READ | PROT_WRITE);
+		for (int j = 0; j < PAGES; j++)
+			area[j * PAGE]++;
+	});
+	TEST(6, madvise((void *)area, MIB, MADV_DONTNEED); touch(area, 1));
+	TEST(7, {
+		pid_t child = fork();
+		if (child == 0) {
+			touch(area, 2);
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+	});
+	munmap((void *)area, MIB);
+	TEST(8, children(NULL, NULL, NULL));
+	TEST(9, children("/nop", "nop", NULL));
+	TEST(10, children("/bin/busybox", "busybox", "true"));
+	return 0;
+}
