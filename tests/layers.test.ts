@@ -18,7 +18,22 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   loaders: ['base', 'memory'],
   guests: ['base', 'isa', 'loaders'],
   lab: ['base', 'isa', 'memory', 'cpu', 'vmx', 'devices', 'hypervisor', 'loaders', 'guests'],
-  cli: ['base', 'isa', 'memory', 'cpu', 'vmx', 'devices', 'hypervisor', 'loaders', 'guests', 'lab'],
+  fidelity: ['base', 'isa', 'memory', 'cpu', 'vmx', 'devices', 'hypervisor', 'loaders', 'guests', 'lab'],
+  cli: [
+    ...[
+      'base',
+      'isa',
+      'memory',
+      'cpu',
+      'vmx',
+      'devices',
+      'hypervisor',
+      'loaders',
+      'guests',
+      'lab',
+      'fidelity',
+    ],
+  ],
 };
 
 const sources = (folder: string): string[] =>

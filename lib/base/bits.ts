@@ -5,7 +5,7 @@ export const MASK64 = 0xffff_ffff_ffff_ffffn;
 
 /** The number of a pair of 32-bit halves; exact below 2^53. */
 export const fromHalves = (lo: number, hi: number): number => (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
-export const lowHalf = (n: number): number => n % 0x1_0000_0000 | 0;
+export const lowHalf = (n: number): number => (n % 0x1_0000_0000) | 0;
 export const highHalf = (n: number): number => Math.floor(n / 0x1_0000_0000) | 0;
 
 /** A 64-bit value as a signed or unsigned bigint. */

@@ -9,6 +9,7 @@ import { LabError } from '../base/error.js';
 import { ROOT } from '../lab/paths.js';
 import { addBoot } from './boot.js';
 import { addCompare } from './compare.js';
+import { addFidelity } from './fidelity.js';
 import { addLab } from './lab.js';
 
 const version = (): string =>
@@ -20,7 +21,7 @@ const program = (done: (status: number) => void): Command => {
   top.description(
     'Boots Debian on a virtual x86-64 processor with VT-x, under nested and under shadow paging, and counts VM exits.',
   );
-  const commands = [addBoot(top, done), addCompare(top, done), ...addLab(top, done)];
+  const commands = [addBoot(top, done), addCompare(top, done), addFidelity(top, done), ...addLab(top, done)];
   for (const c of [top, ...commands]) {
     c.version(version(), '--version', 'print the version')
       .helpOption('-h, --help', 'print this help')

@@ -16,7 +16,13 @@ export interface MemoryUnit {
   /** Set by an engine while an access through SS is looked up: a non-canonical address is then #SS(0) and not #GP(0). */
   stackAccess?: boolean;
   /** Linear-memory address of the bytes, the bounce buffer for a page-crossing access, or LEFT with an event recorded. */
-  access(lo: number, hi: number, size: number, kind: number, privilege?: 'current' | 'supervisor' | 'user'): number;
+  access(
+    lo: number,
+    hi: number,
+    size: number,
+    kind: number,
+    privilege?: 'current' | 'supervisor' | 'user',
+  ): number;
   /** Writes the bounce buffer back after a crossing store through it. */
   commit(): void;
   /** Host-physical address of the instruction byte at a linear address and (through `S.tlbExec`) its code table, or LEFT. */
@@ -134,7 +140,16 @@ export class Cpu {
   mmu!: MemoryUnit;
   guest: NonRoot | undefined;
   ports: PortBus | undefined;
-  readonly exitInfo: ExitInfo = { reason: 0, qualification: 0n, linear: 0n, physical: 0, interruptionInfo: 0, interruptionCode: 0, instructionLength: 0, instructionInfo: 0 };
+  readonly exitInfo: ExitInfo = {
+    reason: 0,
+    qualification: 0n,
+    linear: 0n,
+    physical: 0,
+    interruptionInfo: 0,
+    interruptionCode: 0,
+    instructionLength: 0,
+    instructionInfo: 0,
+  };
   /** The event being delivered when a fault or exit happens in the middle of delivery (IDT vectoring). */
   delivering: PendingEvent | undefined;
   /** Instructions retired up to the start of the current slice. */

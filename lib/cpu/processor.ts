@@ -16,8 +16,8 @@ export type RunEnd = 'exit' | 'limit' | 'shutdown' | 'halt';
 /** Largest slice: the budget is a signed 32-bit number. */
 const SLICE = 0x4000_0000;
 
-/** Called before each slice of one instruction while tracing is on. */
-export type StepHook = (cpu: Cpu) => void;
+/** Called before each slice of one instruction while tracing is on; true ends the run there, as its limit does. */
+export type StepHook = (cpu: Cpu) => boolean | void;
 
 export class Processor {
   readonly cpu: Cpu;
@@ -63,7 +63,10 @@ export class Processor {
       if (deadline !== Infinity) budget = Math.min(budget, Math.max(1, Math.ceil(deadline - cpu.tsc())));
       const shadow = cpu.get32(S.interruptibility) & 3;
       const step = (cpu.get32(S.eflags) & FLAG.tf) !== 0;
-      if (this.onStep !== undefined) budget = this.#traced(budget, retired);
+      if (this.onStep !== undefined) {
+        budget = this.#traced(budget, retired);
+        if (budget === 0) return 'limit';
+      }
       if (shadow !== 0 || step) budget = 1;
       cpu.set32(S.attention, guest?.watching() === true ? 1 : 0);
       cpu.i32[budgetAt] = budget;
@@ -85,7 +88,8 @@ export class Processor {
         }
         continue;
       }
-      if (step && done > 0 && !this.#singleStepTrap()) return cpu.get32(S.leave) === LEAVE.exit ? 'exit' : 'shutdown';
+      if (step && done > 0 && !this.#singleStepTrap())
+        return cpu.get32(S.leave) === LEAVE.exit ? 'exit' : 'shutdown';
     }
   }
   /** Ends a shadow that began inside the slice, if an instruction has retired since. @param left of the budget */
@@ -98,15 +102,16 @@ export class Processor {
   }
   /** #DB after the instruction that ran with TF set. */
   #singleStepTrap(): boolean {
-    return this.deliver({ vector: VECTOR.db, type: 3, code: -1, address: 0x4000n, length: 0, injected: false }, this.cpu.rip);
+    return this.deliver(
+      { vector: VECTOR.db, type: 3, code: -1, address: 0x4000n, length: 0, injected: false },
+      this.cpu.rip,
+    );
   }
-  /** Cuts a slice at the edges of the traced range, and calls the hook inside it. */
+  /** Cuts a slice at the edges of the traced range, and calls the hook inside it; 0 when that ends the run. */
   #traced(budget: number, retired: number): number {
     const [first, last] = this.stepRange;
     if (retired >= last) return budget;
     if (retired < first) return Math.min(budget, first - retired);
-    this.onStep?.(this.cpu);
-    return 1;
+    return this.onStep?.(this.cpu) === true ? 0 : 1;
   }
 }
-

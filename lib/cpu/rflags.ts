@@ -5,7 +5,9 @@ import type { Cpu } from './core.js';
 
 /** All 22 defined bits of RFLAGS; bit 1 is set. */
 export const readRflags = (cpu: Cpu): number =>
-  (cpu.get32(S.eflags) & ~ARITHMETIC_FLAGS) | 2 | arithmeticFlags(cpu.get32(S.flagKind), cpu.get64(S.flagA), cpu.get64(S.flagR));
+  (cpu.get32(S.eflags) & ~ARITHMETIC_FLAGS) |
+  2 |
+  arithmeticFlags(cpu.get32(S.flagKind), cpu.get64(S.flagA), cpu.get64(S.flagR));
 
 /** Replaces the bits of RFLAGS that `mask` names. The caller tells the MMU when AC changed (`mmu.contextChanged`). */
 export const writeRflags = (cpu: Cpu, value: number, mask = 0x3f_ffff): void => {

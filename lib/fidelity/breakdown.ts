@@ -2,8 +2,9 @@
  * Exits by what they were about, in the words of the recorded breakdowns: port, MSR, control register, page-fault error
  * code. Read from the VMCS when an exit is counted, before it is handled.
  */
-import { EXIT, VMCS } from '../vmx/port.js';
+
 import type { Vm } from '../hypervisor/vm.js';
+import { EXIT, VMCS } from '../vmx/port.js';
 
 export type Breakdown = Record<'io' | 'msr' | 'crAccess' | 'exception', Record<string, number>>;
 

@@ -65,9 +65,18 @@ export const freestandingGuest = (
       throw new LabError('guest.option', `${file} is a ROM image: it has no command line and no modules`);
     const rom = loadRom({ image: bytes, name: file, memoryBytes: options.memory });
     // a ROM brings its own tables
-    return { name: 'rom', format, about, cmdline: '', segments: rom.segments, entry: rom.entry, slots: rom.slots };
+    return {
+      name: 'rom',
+      format,
+      about,
+      cmdline: '',
+      segments: rom.segments,
+      entry: rom.entry,
+      slots: rom.slots,
+    };
   }
-  const cmdline = options.cmdline === undefined || options.cmdline === '' ? name : `${name} ${options.cmdline}`;
+  const cmdline =
+    options.cmdline === undefined || options.cmdline === '' ? name : `${name} ${options.cmdline}`;
   const modules = (options.modules ?? []).map(readModule);
   const guest = loadMultiboot({
     kernel: bytes,
@@ -78,5 +87,13 @@ export const freestandingGuest = (
     extra: tables,
   });
   about.push(...modules.map((m) => `module ${m.text} (sha256 ${hash(m.bytes)}…)`));
-  return { name: 'multiboot', format, about, cmdline, segments: guest.segments, entry: guest.entry, slots: [] };
+  return {
+    name: 'multiboot',
+    format,
+    about,
+    cmdline,
+    segments: guest.segments,
+    entry: guest.entry,
+    slots: [],
+  };
 };

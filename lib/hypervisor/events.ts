@@ -174,9 +174,7 @@ export class EventState {
         this.immediateExit = true;
         return;
       }
-      if (
-        (port.vmread32(VMCS.guestInterruptibilityState) & (NMI_BLOCKING | STI_OR_MOV_SS)) === 0
-      ) {
+      if ((port.vmread32(VMCS.guestInterruptibilityState) & (NMI_BLOCKING | STI_OR_MOV_SS)) === 0) {
         this.nmiPending = false;
         this.nmiInjected = true;
         stats.nmi_injections++;

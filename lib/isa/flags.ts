@@ -22,7 +22,19 @@
  * "1" in adc1/sbb1 is one unit of the operand's last place (1 << (64 - w)). `adc1` and `sbb1` are used when the carry
  * in was 1, `add` and `sub` otherwise. For `explicit`, R is 0 when ZF is set and 1 otherwise, so the ZF rule holds.
  */
-export const FLAGS = { explicit: 0, logic: 1, add: 2, adc1: 3, sub: 4, sbb1: 5, inc: 6, dec: 7, shl: 8, shr: 9, sar: 10 } as const;
+export const FLAGS = {
+  explicit: 0,
+  logic: 1,
+  add: 2,
+  adc1: 3,
+  sub: 4,
+  sbb1: 5,
+  inc: 6,
+  dec: 7,
+  shl: 8,
+  shr: 9,
+  sar: 10,
+} as const;
 
 const SIGN = 1n << 63n;
 const parity = (byte: number): boolean => {
@@ -86,5 +98,12 @@ export const arithmeticFlags = (kindWord: number, a: bigint, r: bigint): number 
     default:
       break;
   }
-  return (cf ? 1 : 0) | (parity(low) ? 4 : 0) | (af ? 0x10 : 0) | (r === 0n ? 0x40 : 0) | ((r & SIGN) !== 0n ? 0x80 : 0) | (of ? 0x800 : 0);
+  return (
+    (cf ? 1 : 0) |
+    (parity(low) ? 4 : 0) |
+    (af ? 0x10 : 0) |
+    (r === 0n ? 0x40 : 0) |
+    ((r & SIGN) !== 0n ? 0x80 : 0) |
+    (of ? 0x800 : 0)
+  );
 };

@@ -57,12 +57,31 @@ export interface InsnRow {
 
 /** An operand of a decoded instruction. */
 export type InsnOperand =
-  | { readonly kind: 'reg'; readonly w: Width; readonly index: number; /** AH, CH, DH, BH */ readonly high?: boolean; /** named by the form, not by the encoding */ readonly fixed?: boolean }
-  | { readonly kind: 'mem'; readonly w: 8 | 16 | 32 | 64 | 128; /** other sizes: bytes */ readonly bytes?: number }
+  | {
+      readonly kind: 'reg';
+      readonly w: Width;
+      readonly index: number /** AH, CH, DH, BH */;
+      readonly high?: boolean /** named by the form, not by the encoding */;
+      readonly fixed?: boolean;
+    }
+  | {
+      readonly kind: 'mem';
+      readonly w: 8 | 16 | 32 | 64 | 128 /** other sizes: bytes */;
+      readonly bytes?: number;
+    }
   | { readonly kind: 'imm'; readonly w: Width; readonly value: bigint; readonly fixed?: boolean }
-  | { readonly kind: 'rel'; readonly w: Width; /** displacement from the next instruction */ readonly value: number }
+  | {
+      readonly kind: 'rel';
+      readonly w: Width /** displacement from the next instruction */;
+      readonly value: number;
+    }
   | { readonly kind: 'far'; readonly w: Width; readonly offset: number; readonly selector: number }
-  | { readonly kind: 'seg' | 'cr' | 'dr' | 'st'; readonly w: Width; readonly index: number; readonly fixed?: boolean }
+  | {
+      readonly kind: 'seg' | 'cr' | 'dr' | 'st';
+      readonly w: Width;
+      readonly index: number;
+      readonly fixed?: boolean;
+    }
   | { readonly kind: 'xmm'; readonly w: 128; readonly index: number; readonly fixed?: boolean }
   | { readonly kind: 'mmx'; readonly w: 64; readonly index: number };
 

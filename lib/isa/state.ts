@@ -16,8 +16,22 @@ const row = (bytes: number, align = bytes): number => {
 
 export const GPR = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7 } as const;
 export const GPR_NAMES = [
-  'rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi',
-  'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15',
+  'rax',
+  'rcx',
+  'rdx',
+  'rbx',
+  'rsp',
+  'rbp',
+  'rsi',
+  'rdi',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
 ] as const;
 /** Segment register numbers as encoded in instructions; `ldtr` and `tr` follow. */
 export const SEG = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;
@@ -170,19 +184,83 @@ export const LEAVE = {
   stale: 7,
 } as const;
 
-export const CR0 = { pe: 1, mp: 2, em: 4, ts: 8, et: 0x10, ne: 0x20, wp: 0x1_0000, am: 0x4_0000, nw: 0x2000_0000, cd: 0x4000_0000, pg: 0x8000_0000 } as const;
+export const CR0 = {
+  pe: 1,
+  mp: 2,
+  em: 4,
+  ts: 8,
+  et: 0x10,
+  ne: 0x20,
+  wp: 0x1_0000,
+  am: 0x4_0000,
+  nw: 0x2000_0000,
+  cd: 0x4000_0000,
+  pg: 0x8000_0000,
+} as const;
 export const CR4 = {
-  vme: 1, pvi: 2, tsd: 4, de: 8, pse: 0x10, pae: 0x20, mce: 0x40, pge: 0x80, pce: 0x100, osfxsr: 0x200, osxmmexcpt: 0x400,
-  umip: 0x800, la57: 0x1000, vmxe: 0x2000, smxe: 0x4000, fsgsbase: 0x1_0000, pcide: 0x2_0000, osxsave: 0x4_0000, smep: 0x10_0000, smap: 0x20_0000, pke: 0x40_0000,
+  vme: 1,
+  pvi: 2,
+  tsd: 4,
+  de: 8,
+  pse: 0x10,
+  pae: 0x20,
+  mce: 0x40,
+  pge: 0x80,
+  pce: 0x100,
+  osfxsr: 0x200,
+  osxmmexcpt: 0x400,
+  umip: 0x800,
+  la57: 0x1000,
+  vmxe: 0x2000,
+  smxe: 0x4000,
+  fsgsbase: 0x1_0000,
+  pcide: 0x2_0000,
+  osxsave: 0x4_0000,
+  smep: 0x10_0000,
+  smap: 0x20_0000,
+  pke: 0x40_0000,
 } as const;
 export const EFER = { sce: 1, lme: 0x100, lma: 0x400, nxe: 0x800 } as const;
 export const FLAG = {
-  cf: 1, pf: 4, af: 0x10, zf: 0x40, sf: 0x80, tf: 0x100, if: 0x200, df: 0x400, of: 0x800, iopl: 0x3000, nt: 0x4000, rf: 0x1_0000, vm: 0x2_0000, ac: 0x4_0000, vif: 0x8_0000, vip: 0x10_0000, id: 0x20_0000,
+  cf: 1,
+  pf: 4,
+  af: 0x10,
+  zf: 0x40,
+  sf: 0x80,
+  tf: 0x100,
+  if: 0x200,
+  df: 0x400,
+  of: 0x800,
+  iopl: 0x3000,
+  nt: 0x4000,
+  rf: 0x1_0000,
+  vm: 0x2_0000,
+  ac: 0x4_0000,
+  vif: 0x8_0000,
+  vip: 0x10_0000,
+  id: 0x20_0000,
 } as const;
 /** The six flags that are kept lazily. */
 export const ARITHMETIC_FLAGS = 0x8d5;
 export const VECTOR = {
-  de: 0, db: 1, nmi: 2, bp: 3, of: 4, br: 5, ud: 6, nm: 7, df: 8, ts: 10, np: 11, ss: 12, gp: 13, pf: 14, mf: 16, ac: 17, mc: 18, xm: 19,
+  de: 0,
+  db: 1,
+  nmi: 2,
+  bp: 3,
+  of: 4,
+  br: 5,
+  ud: 6,
+  nm: 7,
+  df: 8,
+  ts: 10,
+  np: 11,
+  ss: 12,
+  gp: 13,
+  pf: 14,
+  mf: 16,
+  ac: 17,
+  mc: 18,
+  xm: 19,
 } as const;
 /** Page-fault error code bits. */
 export const PF = { p: 1, w: 2, u: 4, rsvd: 8, i: 16 } as const;

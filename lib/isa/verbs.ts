@@ -62,7 +62,14 @@ export interface FlagVerbs<V> {
   shr(r: V, out: V): void;
   sar(r: V, out: V): void;
   /** Sets the given flags (1 bit each) and leaves the others as they are. */
-  set(flags: { readonly cf?: V; readonly pf?: V; readonly af?: V; readonly zf?: V; readonly sf?: V; readonly of?: V }): void;
+  set(flags: {
+    readonly cf?: V;
+    readonly pf?: V;
+    readonly af?: V;
+    readonly zf?: V;
+    readonly sf?: V;
+    readonly of?: V;
+  }): void;
   /** Replaces all six from a 32-bit value at RFLAGS positions. */
   setAll(v: V): void;
   /** All six at their RFLAGS positions, 32 bits wide. */
@@ -189,7 +196,11 @@ export interface Ops<V> {
 }
 
 export type SimdOp =
-  | 'v128.and' | 'v128.andnot' | 'v128.or' | 'v128.xor' | 'v128.not'
+  | 'v128.and'
+  | 'v128.andnot'
+  | 'v128.or'
+  | 'v128.xor'
+  | 'v128.not'
   | `i8x16.${'add' | 'sub' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'avgr_u' | 'add_sat_s' | 'add_sat_u' | 'sub_sat_s' | 'sub_sat_u' | 'narrow_i16x8_s' | 'narrow_i16x8_u' | 'abs' | 'neg' | 'swizzle' | 'bitmask'}`
   | `i16x8.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'avgr_u' | 'add_sat_s' | 'add_sat_u' | 'sub_sat_s' | 'sub_sat_u' | 'narrow_i32x4_s' | 'narrow_i32x4_u' | 'abs' | 'neg' | 'bitmask' | 'extmul_low_i8x16_u'}`
   | `i32x4.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'dot_i16x8_s' | 'extmul_low_i16x8_s' | 'extmul_high_i16x8_s' | 'extmul_low_i16x8_u' | 'extmul_high_i16x8_u' | 'abs' | 'neg' | 'bitmask'}`

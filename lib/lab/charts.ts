@@ -14,7 +14,8 @@ const colour = {
   title: null,
 } as const;
 
-const POWERS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => 10 ** n);
+/** 0.5 stands for 0, which a logarithm has no place for. */
+const TICKS = [0.5, ...[0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => 10 ** n)];
 
 /** Exits by type in both modes, as points on a logarithmic axis: a gap is a factor. Zero is drawn at the left edge. */
 export const exitChart = (ept: Counts, shadow: Counts, title: string): TopLevelSpec => {
@@ -42,7 +43,7 @@ export const exitChart = (ept: Counts, shadow: Counts, title: string): TopLevelS
     type: 'quantitative',
     scale: { type: 'log', domainMin: 0.5 },
     title: 'exits (log scale; the left edge is 0)',
-    axis: { labelExpr: 'datum.value < 1 ? "0" : format(datum.value, "~s")', values: [0.5, ...POWERS] },
+    axis: { labelExpr: 'datum.value < 1 ? "0" : format(datum.value, "~s")', values: TICKS },
   } as const;
   return {
     title: { text: title, anchor: 'start' },

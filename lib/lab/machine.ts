@@ -10,6 +10,7 @@ import { LabError } from '../base/error.js';
 import { acpiTables } from '../devices/acpi.js';
 import { debianGuest } from '../guests/debian/debian.js';
 import { INIT_LINE, WORKLOAD_DONE } from '../guests/debian/init.js';
+import { type FreestandingGuest, freestandingGuest, kernelFormat } from '../guests/freestanding.js';
 import { type TinyOptions, tinyGuest } from '../guests/tiny/tiny.js';
 import { DEFAULT_WORKLOAD, type TinyWorkload } from '../guests/tiny/workload.js';
 import type { CostOptions } from '../hypervisor/costs.js';
@@ -17,11 +18,13 @@ import { checkLabLayout, LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-l
 import type { Backing } from '../hypervisor/memslots.js';
 import { createMmu } from '../hypervisor/mmu/create.js';
 import type { Hypervisor } from '../hypervisor/modules.js';
-import type { OutcomeKind } from '../hypervisor/next.js';
+import type { Outcome, OutcomeKind } from '../hypervisor/next.js';
 import { createVm, type TimeModel, type Vm } from '../hypervisor/vm.js';
 import { VMCS } from '../vmx/fields.js';
 import { createHardware, type EngineName, type Hardware } from '../vmx/hardware.js';
 import { cpuStateText } from './cpu-log.js';
+import { checkDebugExit, extraDevices } from './extra-devices.js';
+import { GdbStub } from './gdb/stub.js';
 import { DEBIAN } from './paths.js';
 import { referenceCpuid } from './reference.js';
 
@@ -73,6 +76,18 @@ export interface BootOptions {
   readonly onMarker?: (value: number, counters: Counters) => void;
   /** The guest's processor reports Meltdown, so the guest isolates its page tables; default false. */
   readonly meltdown?: boolean;
+  /** Modules of a Multiboot kernel: a file each, then, after a space, its arguments. `initrd` is the first of them. */
+  readonly modules?: readonly string[];
+  /** Port of a QEMU-compatible debug-exit device, like 0xf4. */
+  readonly debugExit?: number;
+  /** The debug console at port 0xE9, part of `console`; default true for Multiboot kernels and ROMs. */
+  readonly debugConsole?: boolean;
+  /** QEMU's fw_cfg at ports 0x510 and 0x511. */
+  readonly fwCfg?: boolean;
+  /** TCP port on the loopback interface for GDB, 0 for a free one; the machine starts stopped. */
+  readonly gdb?: number;
+  /** Called with the port when GDB can connect. */
+  readonly onGdb?: (port: number) => void;
   readonly onConsole?: (bytes: Uint8Array) => void;
   readonly onProgress?: (instructions: number) => void;
   readonly signal?: AbortSignal;
@@ -104,6 +119,8 @@ export interface RunResult {
   readonly paging: Paging;
   readonly outcome: OutcomeKind;
   readonly detail?: string;
+  /** Exit status of the outcome `debug-exit`: `(value << 1) | 1`. */
+  readonly status?: number;
   readonly instructions: number;
   /** Virtual time, in TSC cycles. */
   readonly cycles: number;
@@ -215,6 +232,30 @@ const tiny = (options: BootOptions, machine: TinyOptions) => {
   return tinyGuest({ ...machine, workload: options.tiny ?? DEFAULT_WORKLOAD });
 };
 
+/** A kernel file that is no Linux is a guest of its own; undefined for the others. */
+const freestanding = (options: BootOptions, memory: number): FreestandingGuest | undefined => {
+  const { kernel, initrd, append, cmdline } = options;
+  const found = kernel === undefined ? undefined : kernelFormat(kernel);
+  if (kernel === undefined || found === undefined || found.format === 'bzimage' || found.format === 'elf') {
+    if (options.modules !== undefined)
+      throw new LabError('guest.option', 'modules belong to a Multiboot kernel', 'give one as the kernel');
+    return undefined;
+  }
+  const given = (['workload', 'shell'] as const).find(
+    (n) => options[n] !== undefined && options[n] !== false,
+  );
+  if (given !== undefined)
+    throw new LabError('guest.option', `${kernel} is a ${found.format} image: it has no ${given}`);
+  const line = [cmdline, append].filter((t) => t !== undefined).join(' ');
+  const modules = [...(initrd === undefined ? [] : [initrd]), ...(options.modules ?? [])];
+  return freestandingGuest(kernel, found.bytes, found.format, {
+    memory,
+    modules,
+    tables: options.acpi === false ? [] : [{ ...acpiTables(), what: 'ACPI tables' }],
+    ...(line === '' ? {} : { cmdline: line }),
+  });
+};
+
 const image = async (options: BootOptions, memory: number, layout: LabLayout) => {
   const guest = options.guest ?? 'debian';
   if (!GUESTS.includes(guest))
@@ -245,7 +286,16 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
   const memory = options.memory ?? DEFAULT_MEMORY;
   checkMemory(memory);
   const layout = checkLabLayout(options.leaves ?? 'F2020');
-  const guest = await image(options, memory, layout);
+  const own = freestanding(options, memory);
+  if (own !== undefined && intel.ept && !intel.unrestricted_guest)
+    throw new LabError(
+      'machine.mode',
+      `a ${own.format} image starts without paging`,
+      'load kvm-intel with unrestricted_guest',
+    );
+  const guest = own ?? (await image(options, memory, layout));
+  if (options.gdb !== undefined && options.trace !== undefined)
+    throw new LabError('machine.gdb', 'gdb and a trace exclude each other', 'both look at each instruction');
 
   const counters = (): Counters => ({
     instructions: hardware.port.retired(),
@@ -264,13 +314,28 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
       options.onPhase?.(phase);
     }
   }, options.onConsole);
-  const hardware = createHardware(hostBytes(memory), options.engine ?? 'interpreter');
-  const vm = createVm(hypervisor, hardware.port, {
+  const slots = own?.slots ?? [];
+  const hardware = createHardware(
+    hostBytes(slots.reduce((n, s) => n + s.bytes, memory)),
+    options.engine ?? 'interpreter',
+  );
+  const extra = extraDevices({
     memory,
+    debugConsole: options.debugConsole ?? own !== undefined,
+    fwCfg: options.fwCfg ?? false,
+    onConsole: (b) => console.byte(b),
+    onExit: (status) => {
+      vm.pendingStop ??= { kind: 'debug-exit', status, detail: `debug exit with status ${status}` };
+    },
+    ...(options.debugExit === undefined ? {} : { debugExit: options.debugExit }),
+  });
+  const vm = createVm(hypervisor, hardware.port, {
+    memory: slots.length === 0 ? memory : [{ gpa: 0, bytes: memory }, ...slots],
     labLayout: layout,
     createMmu,
     board: {
       onConsole: (b) => console.byte(b),
+      extra,
       ...(options.onMarker === undefined
         ? {}
         : { onMarker: (value: number) => options.onMarker?.(value, counters()) }),
@@ -284,7 +349,9 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     ...(options.timeModel === undefined ? {} : { timeModel: options.timeModel }),
     ...(options.meltdown === undefined ? {} : { meltdown: options.meltdown }),
   });
+  let stub: GdbStub | undefined;
   try {
+    if (options.debugExit !== undefined) checkDebugExit(vm.board, options.debugExit);
     for (const s of guest.segments) vm.load(s.gpa, s.bytes);
     vm.loadEntry(guest.entry);
     options.onMachine?.({ hardware, vm });
@@ -295,13 +362,19 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
       hardware.processor.onStep = (cpu) => write(cpuStateText(cpu));
     }
     const firstLog = hypervisor.log.lines.length;
-    const { kind, detail, wallSeconds } = await slices(vm, hardware, options, console, () => reached);
+    if (options.gdb !== undefined) {
+      stub = await GdbStub.listen({ hardware, vm }, options.gdb);
+      options.onGdb?.(stub.port);
+    }
+    const end = await slices(vm, hardware, options, console, () => reached, stub);
+    const { kind, detail, status, wallSeconds } = end;
     const { counts } = hypervisor;
     const { walks } = hardware.port;
     return {
       paging,
       outcome: kind,
       ...(detail === undefined ? {} : { detail }),
+      ...(status === undefined ? {} : { status }),
       instructions: hardware.port.retired(),
       cycles: vm.clock.now(),
       wallSeconds,
@@ -317,6 +390,7 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
       phases,
     };
   } finally {
+    await stub?.close();
     vm.destroy();
   }
 };
@@ -328,17 +402,25 @@ const slices = async (
   options: BootOptions,
   console: Console,
   reached: () => boolean,
-): Promise<{ kind: OutcomeKind; detail?: string; wallSeconds: number }> => {
+  stub: GdbStub | undefined,
+): Promise<Outcome & { readonly wallSeconds: number }> => {
   const { port } = hardware;
   const max = options.maxInstructions ?? Number.POSITIVE_INFINITY;
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   const virtual = (): number => vm.clock.now() / vm.clock.rate;
+  const killed: Outcome = { kind: 'interrupted', detail: 'ended by GDB' };
   for (;;) {
+    if (stub !== undefined && (await stub.ready(options.signal)) === 'kill')
+      return {
+        ...(options.signal?.aborted === true ? { kind: 'interrupted' } : killed),
+        wallSeconds: seconds(),
+      };
     const cut = virtual() + SLICE_SECONDS;
     let paused = false;
+    const slice = Math.min(max, port.retired() + SLICE);
     const outcome = vm.run({
-      limit: Math.min(max, port.retired() + SLICE),
+      limit: stub?.limit(port.retired(), slice) ?? slice,
       until: () => {
         if (reached()) return true;
         paused = options.input !== undefined && virtual() >= cut;
@@ -349,7 +431,11 @@ const slices = async (
     const yielded =
       (outcome.kind === 'limit' && port.retired() < max) ||
       (outcome.kind === 'until' && paused && !reached());
-    if (!yielded) return { ...outcome, wallSeconds: seconds() };
+    if (!yielded) {
+      await stub?.ended(outcome, options.signal);
+      return { ...outcome, wallSeconds: seconds() };
+    }
+    stub?.ran();
     options.onProgress?.(port.retired());
     // with a person at the keyboard, virtual time must not run away from the wall clock
     const ahead = options.input === undefined ? 0 : virtual() - seconds();

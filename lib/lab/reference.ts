@@ -58,7 +58,8 @@ let loaded: Reference | undefined;
 export const reference = (): Reference => {
   if (loaded !== undefined) return loaded;
   const file = join(DATA, 'reference', 'real-kvm-exits.json');
-  if (!existsSync(file)) throw new LabError('reference.file', `${file} does not exist`, 'restore it from git');
+  if (!existsSync(file))
+    throw new LabError('reference.file', `${file} does not exist`, 'restore it from git');
   loaded = JSON.parse(readFileSync(file, 'utf8')) as Reference;
   return loaded;
 };
@@ -81,7 +82,10 @@ const X87_SSE = 3;
 const LEGACY_XSAVE_BYTES = 0x240;
 
 /** The recorded table as this processor can present it. */
-export const presentable = (rows: readonly CpuidRow[], hardware: (leaf: number, subleaf: number) => CpuidRow) => {
+export const presentable = (
+  rows: readonly CpuidRow[],
+  hardware: (leaf: number, subleaf: number) => CpuidRow,
+) => {
   const and = (mine: number, theirs: number, emulated = 0): number => (mine & (theirs | emulated)) >>> 0;
   return rows
     .map((row): CpuidRow => {

@@ -46,7 +46,11 @@ export class Ram {
   /** @param bytes host RAM, a multiple of 4096 */
   constructor(bytes: number) {
     if (bytes % 4096 !== 0 || bytes <= 0 || bytes > MAX_RAM_BYTES) {
-      throw new LabError('ram.size', `host RAM of ${bytes} bytes is not possible`, `give a multiple of 4096 up to ${MAX_RAM_BYTES}`);
+      throw new LabError(
+        'ram.size',
+        `host RAM of ${bytes} bytes is not possible`,
+        `give a multiple of 4096 up to ${MAX_RAM_BYTES}`,
+      );
     }
     const pages = Math.ceil((RAM_AT + bytes) / 65536);
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
@@ -102,7 +106,11 @@ export class Ram {
   }
   /** Copies bytes in, any alignment and length. */
   writeBytes(hpa: number, bytes: Uint8Array): void {
-    if (!this.has(hpa, bytes.length)) throw new LabError('ram.range', `bytes 0x${hpa.toString(16)} + ${bytes.length} are outside host RAM of ${this.bytes} bytes`);
+    if (!this.has(hpa, bytes.length))
+      throw new LabError(
+        'ram.range',
+        `bytes 0x${hpa.toString(16)} + ${bytes.length} are outside host RAM of ${this.bytes} bytes`,
+      );
     for (let page = hpa >>> 12; page <= (hpa + bytes.length - 1) >>> 12; page++) {
       if (this.codePages[page] !== 0) this.onCodeWrite(page << 12, 4096);
     }

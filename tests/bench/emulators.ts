@@ -235,7 +235,7 @@ export const runEmulator = (
       const lines = (line + text).split('\n');
       line = lines.pop()!;
       for (const l of lines) {
-        const mark = LINES.find(([, words]) => l.startsWith(words))?.[0];
+        const mark = LINES.find(([, words]) => l.includes(words))?.[0];
         if (mark === undefined || marks[mark] !== undefined || child.pid === undefined) continue;
         marks[mark] = readProcess(child.pid, started);
         if (mark === to) child.kill('SIGKILL');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { kernelFile } from '../../lib/guests/debian/initramfs.js';
 import { DEBIAN } from '../../lib/lab/paths.js';
-import { BOOTSTRAP, vmxlab, withFolder } from './vmxlab.js';
+import { program, vmxlab, withFolder } from './vmxlab.js';
 
 test('--until stops at the end of the line: status 0, whole JSON', () =>
   withFolder((folder) => {
@@ -102,7 +102,7 @@ test('a signal ends the run cleanly, with a whole JSON', async () => {
   const { mkdtempSync, rmSync } = await import('node:fs');
   const folder = mkdtempSync('/tmp/vmxlab-test-');
   const file = join(folder, 'run.json');
-  const child = spawn(process.execPath, [BOOTSTRAP, 'boot', '--json', file], {
+  const child = spawn(process.execPath, program('boot', '--json', file), {
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));

@@ -1,18 +1,19 @@
+import { spawnSync } from 'node:child_process';
 import { expect, test } from 'vitest';
-import { vmxlab } from './vmxlab.js';
+import { BOOTSTRAP, vmxlab, vmxlabHere } from './vmxlab.js';
 
 const COMMANDS = ['boot', 'compare', 'lab', 'setup', 'notebook'] as const;
 
-test.each([[], ...COMMANDS.map((c) => [c])])('%s --help and --version', (...command) => {
-  const help = vmxlab(...command, '--help');
+test.each([[], ...COMMANDS.map((c) => [c])])('%s --help and --version', async (...command) => {
+  const help = await vmxlabHere(...command, '--help');
   expect(help.status).toBe(0);
   expect(help.stdout).toContain(`Usage: vmxlab${command.length > 0 ? ` ${command[0]}` : ''}`);
-  const version = vmxlab(...command, '--version');
+  const version = await vmxlabHere(...command, '--version');
   expect(version).toMatchObject({ status: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
 });
 
-test('the help of boot names every option and the statuses', () => {
-  const { stdout } = vmxlab('boot', '--help');
+test('the help of boot names every option and the statuses', async () => {
+  const { stdout } = await vmxlabHere('boot', '--help');
   const options = [
     'guest',
     'kernel',
@@ -43,7 +44,7 @@ const MISTAKES: readonly (readonly [string, string])[] = [
   ['boot extra', 'too many arguments'],
   ['boot --pagin ept', "unknown option '--pagin'"],
   ['boot --paging tdp', "--paging: unknown name 'tdp' (one of ept, shadow)"],
-  ['boot --guest plan9', "--guest: unknown name 'plan9' (one of debian)"],
+  ['boot --guest plan9', "--guest: unknown name 'plan9' (one of debian"],
   ['boot --leaves F1999', "--leaves: unknown name 'F1999' (one of F2020, F2021, F2022)"],
   ['boot --engine jit', "--engine: unknown name 'jit' (one of interpreter, reference)"],
   ['boot --time-model wall', "--time-model: unknown name 'wall' (one of cycles, instructions)"],
@@ -67,11 +68,25 @@ const MISTAKES: readonly (readonly [string, string])[] = [
   ['setup now', 'too many arguments'],
 ];
 
-test.each(MISTAKES)('%s: one message, status 2', (line, message) => {
-  const { status, stdout, stderr } = vmxlab(...line.split(' ').filter((w) => w !== ''));
+test.each(MISTAKES)('%s: one message, status 2', async (line, message) => {
+  const { status, stdout, stderr } = await vmxlabHere(...line.split(' ').filter((w) => w !== ''));
   expect(stderr).toContain(message);
   if (line !== '') expect(stderr).toMatch(/^vmxlab: /);
   expect(stderr).not.toMatch(/^ +at /m);
   expect(stdout).toBe('');
   expect(status).toBe(2);
+});
+
+test('a mistake ends the process with status 2', () => {
+  expect(vmxlab('boot', '--memory', '12Q')).toEqual({
+    status: 2,
+    stdout: '',
+    stderr: "vmxlab: --memory: '12Q' is not possible (a size is a number of bytes, or like 256M or 1G)\n",
+  });
+});
+
+test('the entry that npm and npx use hands over to the program', () => {
+  const { status, stdout } = spawnSync(process.execPath, [BOOTSTRAP, '--version'], { encoding: 'utf8' });
+  expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  expect(status).toBe(0);
 });

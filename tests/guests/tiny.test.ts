@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { predict, TIME_DRIVEN } from '../../lib/guests/tiny/predict.js';
 import { tinyGuest } from '../../lib/guests/tiny/tiny.js';
 import type { TinyWorkload } from '../../lib/guests/tiny/workload.js';
@@ -9,6 +9,8 @@ import { createVm, type TimeModel } from '../../lib/hypervisor/vm.js';
 import { boot } from '../../lib/lab/machine.js';
 import { countsOf, readings } from '../../lib/lab/readings.js';
 import { createHardware } from '../../lib/vmx/hardware.js';
+
+vi.setConfig({ testTimeout: 120_000 });
 
 const LEAVES = { total: 0x4fffffff, byReason: 0x4ffffffe };
 const MEMORY = 64 << 20;

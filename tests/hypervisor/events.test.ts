@@ -78,7 +78,7 @@ test('an interrupt waits for a window, then is injected', () => {
     return exit(7)(port);
   });
   expect(log).toEqual(['- window', '80000031']);
-  expect(m.vm.stats).toMatchObject({ irq_window_exits: 1, irq_injections: 1 });
+  expect(m.vm.stats).toMatchObject({ irq_window_exits: 1, irq_injections: 2 });
 });
 
 test('a second pending interrupt keeps the window open after an injection', () => {
@@ -91,6 +91,33 @@ test('a second pending interrupt keeps the window open after an injection', () =
   m.vm.board.irq(3).set(true);
   interrupts(m.port, true);
   expect(entries(m, exit(10))).toEqual(['80000031 window', '80000033 window']);
+});
+
+test('an interrupt that meets an exception being injected: an exit right after its delivery, then its turn', () => {
+  const m = machine();
+  pic(m);
+  interrupts(m.port, true);
+  const timers: number[] = [];
+  const log = entries(
+    m,
+    (port) => {
+      m.vm.board.irq(0).set(1);
+      // RDPMC: #GP
+      return exit(15)(port);
+    },
+    (port) => {
+      timers.push(port.vmread32(VMCS.vmxPreemptionTimerValue));
+      return exit(52)(port);
+    },
+    (port) => {
+      timers.push(port.vmread32(VMCS.vmxPreemptionTimerValue));
+      return exit(10)(port);
+    },
+  );
+  expect(log.slice(0, 3)).toEqual(['-', '80000b0d', '80000030']);
+  expect(timers).toEqual([0, 0xffff_ffff]);
+  // the 8259 asks for the events again, so the injection is done twice
+  expect(m.vm.stats.irq_injections).toBe(2);
 });
 
 test('no injection in the shadow of STI', () => {

@@ -1,20 +1,15 @@
 /** How runs end that do not end well, and what is refused: a clear message or an outcome, never a stack of ours. */
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { LabError } from '../../lib/base/error.js';
-import { kernelFile } from '../../lib/guests/debian/initramfs.js';
 import { createMmu } from '../../lib/hypervisor/mmu/create.js';
 import { Hypervisor } from '../../lib/hypervisor/modules.js';
 import { createVm } from '../../lib/hypervisor/vm.js';
-import { type BootOptions, boot, type Machine } from '../../lib/lab/machine.js';
-import { DEBIAN } from '../../lib/lab/paths.js';
+import { type BootOptions, boot } from '../../lib/lab/machine.js';
 import { createHardware } from '../../lib/vmx/hardware.js';
 import { MODES, machineWith } from './compare.js';
 import { TINY_MEMORY, tinyImage } from './tiny.js';
 
-const ROOT = join(DEBIAN, 'root');
 const M = 1_000_000;
 
 const loaded = (params: Record<string, unknown> = {}): Hypervisor => {
@@ -180,16 +175,16 @@ describe('modules', () => {
 
   test('counters start at 0 with a load, unless they are kept', async () => {
     const hypervisor = loaded();
-    const [first] = [await boot(hypervisor, { maxInstructions: M })];
+    const first = await boot(hypervisor, { maxInstructions: M });
     const sum = (exits: Readonly<Record<number, number>>): number =>
       Object.values(exits).reduce((a, b) => a + b, 0);
     hypervisor.unloadModule('kvm-intel');
     hypervisor.loadModule('kvm-intel', {}, { keepCounters: true });
     const kept = await boot(hypervisor, { maxInstructions: M });
-    expect(sum(kept.exits)).toBe(2 * sum(first!.exits));
+    expect(sum(kept.exits)).toBe(2 * sum(first.exits));
     hypervisor.unloadModule('kvm-intel');
     hypervisor.loadModule('kvm-intel');
-    expect((await boot(hypervisor, { maxInstructions: M })).exits).toEqual(first!.exits);
+    expect((await boot(hypervisor, { maxInstructions: M })).exits).toEqual(first.exits);
   });
 });
 

@@ -5,11 +5,10 @@
  * overlap). The first iteration has been charged by the block; the others are taken from the budget here. What the
  * guest sees is what the plain loop would have done.
  */
-import { FLAG, GPR, S } from '../../isa/state.js';
+import { FLAG, GPR, S, SEG } from '../../isa/state.js';
 import { TLB_INDEX_MASK } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
 import { R } from './record.js';
-import { SEG } from '../../isa/state.js';
 
 /** Linear-memory pointer to the byte at linear address (lo, hi) if the set has it, else 0. */
 const lookup = (cpu: Cpu, set: number, lo: number, hi: number): number => {

@@ -73,7 +73,14 @@ export class CodeCache {
     let page = this.#pages.get(key);
     if (page === undefined) {
       if (this.#nextTable >= LAYOUT.codeTables) this.flush();
-      page = { hpa, mode, table: CODE_TABLES_AT + 16384 * this.#nextTable++, blocks: [], covered: new Int32Array(128), crossers: [] };
+      page = {
+        hpa,
+        mode,
+        table: CODE_TABLES_AT + 16384 * this.#nextTable++,
+        blocks: [],
+        covered: new Int32Array(128),
+        crossers: [],
+      };
       this.#pages.set(key, page);
     }
     return page;
@@ -136,7 +143,11 @@ export class CodeCache {
    * @returns its first record, or LEFT with a fault recorded
    */
   decode(hpa: number, offset: number, lo: number, hi: number): number {
-    if (this.#nextRecord + 2 * BLOCK_LIMIT * RECORD_BYTES > RECORDS_END || this.#nextTable + 2 > LAYOUT.codeTables) this.flush();
+    if (
+      this.#nextRecord + 2 * BLOCK_LIMIT * RECORD_BYTES > RECORDS_END ||
+      this.#nextTable + 2 > LAYOUT.codeTables
+    )
+      this.flush();
     const cpu = this.#cpu;
     const mode = cpu.get32(S.mode) as Mode;
     const page = this.#page(hpa, mode);
@@ -156,7 +167,13 @@ export class CodeCache {
           return this.#decodeCrossing(page, at, lo, hi, mode);
         }
         if (insn === 'more') break;
-        this.#plain(record, insn === 'undefined' ? PSEUDO.undefined : PSEUDO.tooLong, at, insn === 'undefined' ? 2 : 15, n);
+        this.#plain(
+          record,
+          insn === 'undefined' ? PSEUDO.undefined : PSEUDO.tooLong,
+          at,
+          insn === 'undefined' ? 2 : 15,
+          n,
+        );
         record += RECORD_BYTES;
         n++;
         at = Math.min(at + 1, 4096);
@@ -166,7 +183,8 @@ export class CodeCache {
       if (insn.row.string !== undefined && insn.rep !== 'none' && n > 0) break;
       const known = this.#handlers.count;
       const handler = this.#handlers.of(insn);
-      if (this.#handlers.count !== known) this.onNewHandler?.(bytes.slice(base + at, base + at + insn.length), mode);
+      if (this.#handlers.count !== known)
+        this.onNewHandler?.(bytes.slice(base + at, base + at + insn.length), mode);
       writeRecord(cpu, record, insn, handler.index, at, n);
       record += RECORD_BYTES;
       n++;
@@ -219,7 +237,8 @@ export class CodeCache {
     const at = first + RECORD_BYTES;
     let end = at + RECORD_BYTES;
     let length = 15;
-    if (typeof insn === 'string') this.#plain(at, insn === 'undefined' ? PSEUDO.undefined : PSEUDO.tooLong, offset, 2, 0);
+    if (typeof insn === 'string')
+      this.#plain(at, insn === 'undefined' ? PSEUDO.undefined : PSEUDO.tooLong, offset, 2, 0);
     else {
       length = insn.length;
       const handler = this.#handlers.of(insn);

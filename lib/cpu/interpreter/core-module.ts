@@ -40,11 +40,30 @@ const flagsBody = (): Body => {
   b.get(a).op('i32.wrap_i64').i32(0x8d5).op('i32.and').op('return');
   b.op('end');
   // w = 64 - width; unit = 1 << w
-  b.i32(64).i32(8).i32(0).mem('i32.load8_u', at(S.flagKind) + 1).op('i32.shl').op('i32.sub').set(w);
+  b.i32(64)
+    .i32(8)
+    .i32(0)
+    .mem('i32.load8_u', at(S.flagKind) + 1)
+    .op('i32.shl')
+    .op('i32.sub')
+    .set(w);
   b.i64(1n).get(w).op('i64.extend_i32_u').op('i64.shl').set(unit);
   b.get(r).get(w).op('i64.extend_i32_u').op('i64.shr_u').op('i32.wrap_i64').i32(0xff).op('i32.and').set(low);
   // PF: parity of the low byte through a 16-entry constant
-  b.i32(0x9669).get(low).get(low).i32(4).op('i32.shr_u').op('i32.xor').i32(15).op('i32.and').op('i32.shr_u').i32(1).op('i32.and').i32(2).op('i32.shl').set(f);
+  b.i32(0x9669)
+    .get(low)
+    .get(low)
+    .i32(4)
+    .op('i32.shr_u')
+    .op('i32.xor')
+    .i32(15)
+    .op('i32.and')
+    .op('i32.shr_u')
+    .i32(1)
+    .op('i32.and')
+    .i32(2)
+    .op('i32.shl')
+    .set(f);
   // ZF, SF
   b.get(f).get(r).op('i64.eqz').i32(6).op('i32.shl').op('i32.or');
   b.get(r).i64(63n).op('i64.shr_u').op('i32.wrap_i64').i32(7).op('i32.shl').op('i32.or').set(f);
@@ -54,7 +73,18 @@ const flagsBody = (): Body => {
   const carryAndOverflow = (): void => {
     // stack: CF (i32), OF as i64 sign
     b.i64(63n).op('i64.shr_u').op('i32.wrap_i64').i32(11).op('i32.shl').op('i32.or');
-    b.get(a).get(other).op('i64.xor').get(r).op('i64.xor').get(w).op('i64.extend_i32_u').op('i64.shr_u').op('i32.wrap_i64').i32(0x10).op('i32.and').op('i32.or');
+    b.get(a)
+      .get(other)
+      .op('i64.xor')
+      .get(r)
+      .op('i64.xor')
+      .get(w)
+      .op('i64.extend_i32_u')
+      .op('i64.shr_u')
+      .op('i32.wrap_i64')
+      .i32(0x10)
+      .op('i32.and')
+      .op('i32.or');
     finish();
   };
   const isKind = (n: number): void => {
@@ -103,10 +133,30 @@ const flagsBody = (): Body => {
   // shifts: CF in the sign of A
   b.get(a).i64(63n).op('i64.shr_u').op('i32.wrap_i64');
   isKind(FLAGS.shl);
-  b.get(f).get(a).get(r).op('i64.xor').i64(63n).op('i64.shr_u').op('i32.wrap_i64').i32(11).op('i32.shl').op('i32.or').set(f);
+  b.get(f)
+    .get(a)
+    .get(r)
+    .op('i64.xor')
+    .i64(63n)
+    .op('i64.shr_u')
+    .op('i32.wrap_i64')
+    .i32(11)
+    .op('i32.shl')
+    .op('i32.or')
+    .set(f);
   b.op('end');
   isKind(FLAGS.shr);
-  b.get(f).get(r).i64(62n).op('i64.shr_u').op('i32.wrap_i64').i32(1).op('i32.and').i32(11).op('i32.shl').op('i32.or').set(f);
+  b.get(f)
+    .get(r)
+    .i64(62n)
+    .op('i64.shr_u')
+    .op('i32.wrap_i64')
+    .i32(1)
+    .op('i32.and')
+    .i32(11)
+    .op('i32.shl')
+    .op('i32.or')
+    .set(f);
   b.op('end');
   b.get(f).op('i32.or');
   return b;
@@ -141,8 +191,13 @@ const conditionBody = (flags: number): Body => {
     return bit(FLAG.of).op('i32.xor');
   };
   const tests: (() => Body)[] = [
-    () => bit(FLAG.of), () => bit(FLAG.cf), () => bit(FLAG.zf), () => bit(FLAG.cf | FLAG.zf),
-    () => bit(FLAG.sf), () => bit(FLAG.pf), less,
+    () => bit(FLAG.of),
+    () => bit(FLAG.cf),
+    () => bit(FLAG.zf),
+    () => bit(FLAG.cf | FLAG.zf),
+    () => bit(FLAG.sf),
+    () => bit(FLAG.pf),
+    less,
     () => {
       less();
       return bit(FLAG.zf).op('i32.or');
@@ -161,9 +216,23 @@ const conditionBody = (flags: number): Body => {
 const segmentBody = (segmentSlow: number): Body => {
   const b = new Body(3);
   b.get(0).i32(2).op('i32.shl').mem('i32.load', at(S.segLimit)).i32(-1).op('i32.eq');
-  b.get(0).i32(2).op('i32.shl').mem('i32.load', at(S.segAttr)).i32(0x1001e).op('i32.and').i32(0x12).op('i32.eq');
+  b.get(0)
+    .i32(2)
+    .op('i32.shl')
+    .mem('i32.load', at(S.segAttr))
+    .i32(0x1001e)
+    .op('i32.and')
+    .i32(0x12)
+    .op('i32.eq');
   b.op('i32.and').if();
-  b.get(0).i32(3).op('i32.shl').mem('i32.load', at(S.segBase)).get(1).op('i32.add').op('i64.extend_i32_u').op('return');
+  b.get(0)
+    .i32(3)
+    .op('i32.shl')
+    .mem('i32.load', at(S.segBase))
+    .get(1)
+    .op('i32.add')
+    .op('i64.extend_i32_u')
+    .op('return');
   b.op('end');
   b.get(0).get(1).get(2).call(segmentSlow).op('i32.eqz').if();
   b.i64(-1n).op('return').op('end');
@@ -194,7 +263,12 @@ const boundaryBody = (dispatch: number): Body => {
   b.op('end');
   b.i32(0).mem('i32.load', at(S.interruptibility)).i32(3).op('i32.and').if();
   b.i32(0).mem('i32.load', at(S.shadowed)).if();
-  b.i32(0).i32(0).mem('i32.load', at(S.interruptibility)).i32(-4).op('i32.and').mem('i32.store', at(S.interruptibility));
+  b.i32(0)
+    .i32(0)
+    .mem('i32.load', at(S.interruptibility))
+    .i32(-4)
+    .op('i32.and')
+    .mem('i32.store', at(S.interruptibility));
   b.i32(0).i32(0).mem('i32.store', at(S.shadowed));
   b.op('else');
   b.i32(0).i32(0).mem('i32.load', at(S.budget)).i32(1).op('i32.add').mem('i32.store', at(S.shadowed));
@@ -214,12 +288,46 @@ const dispatchBody = (): Body => {
   b.get(0).set(lin);
   b.op('else');
   b.get(0).i64(0xffff_ffffn).op('i64.and').set(0);
-  b.get(0).i32(0).mem('i64.load', at(S.segBase) + 8 * SEG.cs).op('i64.add').i64(0xffff_ffffn).op('i64.and').set(lin);
+  b.get(0)
+    .i32(0)
+    .mem('i64.load', at(S.segBase) + 8 * SEG.cs)
+    .op('i64.add')
+    .i64(0xffff_ffffn)
+    .op('i64.and')
+    .set(lin);
   b.op('end');
-  b.i32(0).mem('i32.load', at(S.tlbExec)).get(lin).i64(8n).op('i64.shr_u').op('i32.wrap_i64').i32(TLB_INDEX_MASK).op('i32.and').op('i32.add').tee(entry);
+  b.i32(0)
+    .mem('i32.load', at(S.tlbExec))
+    .get(lin)
+    .i64(8n)
+    .op('i64.shr_u')
+    .op('i32.wrap_i64')
+    .i32(TLB_INDEX_MASK)
+    .op('i32.and')
+    .op('i32.add')
+    .tee(entry);
   b.mem('i64.load', 0).get(lin).i64(-4096n).op('i64.and').op('i64.eq').if();
-  b.get(entry).mem('i32.load', 8).get(lin).op('i32.wrap_i64').i32(4095).op('i32.and').i32(2).op('i32.shl').op('i32.add').mem('i32.load', 0).tee(record).if();
-  b.i32(0).mem('i32.load', at(S.budget)).get(record).mem('i32.load8_u', R.count).op('i32.sub').tee(budget).i32(0).op('i32.lt_s').if();
+  b.get(entry)
+    .mem('i32.load', 8)
+    .get(lin)
+    .op('i32.wrap_i64')
+    .i32(4095)
+    .op('i32.and')
+    .i32(2)
+    .op('i32.shl')
+    .op('i32.add')
+    .mem('i32.load', 0)
+    .tee(record)
+    .if();
+  b.i32(0)
+    .mem('i32.load', at(S.budget))
+    .get(record)
+    .mem('i32.load8_u', R.count)
+    .op('i32.sub')
+    .tee(budget)
+    .i32(0)
+    .op('i32.lt_s')
+    .if();
   leaveAt(b, LEAVE.budget);
   b.op('end');
   b.i32(0).get(budget).mem('i32.store', at(S.budget));

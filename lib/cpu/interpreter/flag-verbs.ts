@@ -14,7 +14,9 @@ const LOG2: Readonly<Record<number, number>> = { 8: 0, 16: 1, 32: 2, 64: 3 };
 const pushLeft = (b: Body, n: Node): void => {
   push(b, n);
   if (n.w === 64) return;
-  b.op('i64.extend_i32_u').i64(BigInt(64 - n.w)).op('i64.shl');
+  b.op('i64.extend_i32_u')
+    .i64(BigInt(64 - n.w))
+    .op('i64.shl');
 };
 
 /** Bit of `kind` in this set: the comparison formulas of `sub` hold (logic keeps A = R). */
@@ -54,10 +56,28 @@ export class FlagTracer implements FlagVerbs<Node> {
     this.#store(FLAGS.sub, [a], (b) => pushLeft(b, a), r);
   }
   adc(a: Node, r: Node, cin: Node): void {
-    this.#store((b) => { b.i32(FLAGS.adc1).i32(FLAGS.add); push(b, cin); b.op('select'); }, [a, cin], (b) => pushLeft(b, a), r);
+    this.#store(
+      (b) => {
+        b.i32(FLAGS.adc1).i32(FLAGS.add);
+        push(b, cin);
+        b.op('select');
+      },
+      [a, cin],
+      (b) => pushLeft(b, a),
+      r,
+    );
   }
   sbb(a: Node, r: Node, cin: Node): void {
-    this.#store((b) => { b.i32(FLAGS.sbb1).i32(FLAGS.sub); push(b, cin); b.op('select'); }, [a, cin], (b) => pushLeft(b, a), r);
+    this.#store(
+      (b) => {
+        b.i32(FLAGS.sbb1).i32(FLAGS.sub);
+        push(b, cin);
+        b.op('select');
+      },
+      [a, cin],
+      (b) => pushLeft(b, a),
+      r,
+    );
   }
   logic(r: Node): void {
     this.#store(FLAGS.logic, [r], (b) => pushLeft(b, r), r);
@@ -69,7 +89,15 @@ export class FlagTracer implements FlagVerbs<Node> {
     this.#store(FLAGS.dec, [], (b) => b.call(this.#fn.carry).op('i64.extend_i32_u'), r);
   }
   #shift(kind: number, r: Node, out: Node): void {
-    this.#store(kind, [out], (b) => { push(b, out); b.op('i64.extend_i32_u').i64(63n).op('i64.shl'); }, r);
+    this.#store(
+      kind,
+      [out],
+      (b) => {
+        push(b, out);
+        b.op('i64.extend_i32_u').i64(63n).op('i64.shl');
+      },
+      r,
+    );
   }
   shl(r: Node, out: Node): void {
     this.#shift(FLAGS.shl, r, out);
@@ -80,7 +108,14 @@ export class FlagTracer implements FlagVerbs<Node> {
   sar(r: Node, out: Node): void {
     this.#shift(FLAGS.sar, r, out);
   }
-  set(flags: { readonly cf?: Node; readonly pf?: Node; readonly af?: Node; readonly zf?: Node; readonly sf?: Node; readonly of?: Node }): void {
+  set(flags: {
+    readonly cf?: Node;
+    readonly pf?: Node;
+    readonly af?: Node;
+    readonly zf?: Node;
+    readonly sf?: Node;
+    readonly of?: Node;
+  }): void {
     const parts: [Node, number][] = [];
     const take = (n: Node | undefined, bit: number): void => {
       if (n !== undefined) parts.push([n, bit]);
@@ -92,21 +127,30 @@ export class FlagTracer implements FlagVerbs<Node> {
     take(flags.sf, 7);
     take(flags.of, 11);
     const cleared = parts.reduce((m, [, bit]) => m & ~(1 << bit), 0x8d5);
-    this.#v.t.do(parts.map(([n]) => n), (b) => {
-      const f = b.local(I32);
-      b.call(this.#fn.flags).i32(cleared).op('i32.and');
-      for (const [n, bit] of parts) {
-        push(b, n);
-        b.i32(bit).op('i32.shl').op('i32.or');
-      }
-      b.set(f);
-      this.#explicit(b, f);
-    });
+    this.#v.t.do(
+      parts.map(([n]) => n),
+      (b) => {
+        const f = b.local(I32);
+        b.call(this.#fn.flags).i32(cleared).op('i32.and');
+        for (const [n, bit] of parts) {
+          push(b, n);
+          b.i32(bit).op('i32.shl').op('i32.or');
+        }
+        b.set(f);
+        this.#explicit(b, f);
+      },
+    );
   }
   #explicit(b: Body, f: number): void {
     b.i32(0).i32(FLAGS.explicit).mem('i32.store', at(S.flagKind));
     b.i32(0).get(f).op('i64.extend_i32_u').mem('i64.store', at(S.flagA));
-    b.i32(0).get(f).i32(0x40).op('i32.and').op('i32.eqz').op('i64.extend_i32_u').mem('i64.store', at(S.flagR));
+    b.i32(0)
+      .get(f)
+      .i32(0x40)
+      .op('i32.and')
+      .op('i32.eqz')
+      .op('i64.extend_i32_u')
+      .mem('i64.store', at(S.flagR));
   }
   setAll(v: Node): void {
     this.#v.t.do([v], (b) => {

@@ -9,8 +9,14 @@ import type { Insn } from '../../isa/rows.js';
 import { CR0, CR4, FLAG, LEAVE, S, SEG } from '../../isa/state.js';
 import type { Operand } from '../../isa/verbs.js';
 import { Body, ModuleBuilder } from '../wasm/encoder.js';
-import { ImmediateOperand, MemoryOperandVerbs, NumberOperand, REGISTER_FIELDS, RegisterOperand } from './operands.js';
 import { addRuntime } from './core-module.js';
+import {
+  ImmediateOperand,
+  MemoryOperandVerbs,
+  NumberOperand,
+  REGISTER_FIELDS,
+  RegisterOperand,
+} from './operands.js';
 import type { RuntimeIndex } from './runtime.js';
 import type { Node } from './trace.js';
 import { HANDLER_SIGNATURE, Tracer } from './tracer.js';
@@ -35,7 +41,12 @@ const BY_WIDTH: Readonly<Record<number, number>> = { 8: 0, 16: 1, 32: 2, 64: 3, 
 export const handlerKey = (i: Insn): number => {
   const m = i.mem;
   // in 64-bit mode only FS and GS have bases; SS decides the fault of a bad address
-  const seg = m === undefined ? 7 : i.mode !== 64 || m.seg === SEG.fs || m.seg === SEG.gs || m.seg === SEG.ss ? m.seg : 6;
+  const seg =
+    m === undefined
+      ? 7
+      : i.mode !== 64 || m.seg === SEG.fs || m.seg === SEG.gs || m.seg === SEG.ss
+        ? m.seg
+        : 6;
   const address = m === undefined ? 0 : m.moffs !== undefined ? 1 : m.index >= 0 ? 2 : 3;
   let memory = 0;
   for (let k = 0; k < i.operands.length; k++) if (i.operands[k].kind === 'mem') memory |= 1 << k;
@@ -107,7 +118,12 @@ export class Handlers {
   /** Modules built, and handlers in them: for the bench. */
   modules = 0;
 
-  constructor(table: WebAssembly.Table, imports: WebAssembly.Imports, pages: number, helper: (name: string) => number) {
+  constructor(
+    table: WebAssembly.Table,
+    imports: WebAssembly.Imports,
+    pages: number,
+    helper: (name: string) => number,
+  ) {
     this.#table = table;
     this.#imports = imports;
     this.#pages = pages;
@@ -143,7 +159,12 @@ export class Handlers {
     return handler;
   }
   #allocate(): number {
-    if (this.#next >= this.#table.length) throw new LabError('interpreter.handlers', `more than ${this.#table.length} handlers`, 'raise HANDLER_LIMIT');
+    if (this.#next >= this.#table.length)
+      throw new LabError(
+        'interpreter.handlers',
+        `more than ${this.#table.length} handlers`,
+        'raise HANDLER_LIMIT',
+      );
     return this.#next++;
   }
   /** Builds what is queued. Must be called before records that name new handlers run. */
@@ -154,12 +175,27 @@ export class Handlers {
     addRuntime(m);
     for (const { index, body } of this.#queue) m.function(HANDLER_SIGNATURE, body, `h${index}`);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(m.encode()), this.#imports);
-    for (const { index } of this.#queue) this.#table.set(index, instance.exports[`h${index}`] as () => number);
+    for (const { index } of this.#queue)
+      this.#table.set(index, instance.exports[`h${index}`] as () => number);
     this.#queue = [];
     this.modules++;
   }
   #pseudo(): void {
-    const plain = { row: { name: '', forms: [], sdm: '', sem: () => {} }, form: 0, cc: 0, length: 0, w: 64, aw: 64, mode: 64, lock: false, rep: 'none', rex: 0, operands: [], mem: undefined, dataSegment: 3 } as const;
+    const plain = {
+      row: { name: '', forms: [], sdm: '', sem: () => {} },
+      form: 0,
+      cc: 0,
+      length: 0,
+      w: 64,
+      aw: 64,
+      mode: 64,
+      lock: false,
+      rep: 'none',
+      rex: 0,
+      operands: [],
+      mem: undefined,
+      dataSegment: 3,
+    } as const;
     const add = (index: number, build: (o: Tracer) => void, end: (o: Tracer, b: Body) => void): void => {
       const o = new Tracer(plain, this.#fn, this.#helper);
       build(o);
@@ -174,7 +210,11 @@ export class Handlers {
     add(PSEUDO.next, (o) => o.fallThrough(), never);
     add(PSEUDO.stop, (o) => o.stop(LEAVE.budget), never);
     add(PSEUDO.stale, (o) => o.stop(LEAVE.stale), never);
-    add(PSEUDO.crossing, (o) => o.call('crossing'), (o, b) => o.endSequential(b));
+    add(
+      PSEUDO.crossing,
+      (o) => o.call('crossing'),
+      (o, b) => o.endSequential(b),
+    );
     add(PSEUDO.undefined, (o) => o.fault(6), never);
     add(PSEUDO.tooLong, (o) => o.fault(13, 0), never);
   }

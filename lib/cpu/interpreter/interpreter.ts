@@ -160,7 +160,8 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
     const offset = lo & 4095;
     const entry = (cpu.get32(S.tlbExec) + ((lo >>> 8) & TLB_INDEX_MASK)) >>> 2;
     let record = 0;
-    if (u32[entry] === (lo & ~4095) >>> 0 && u32[entry + 1] === hi) record = u32[(u32[entry + 2] >>> 2) + offset];
+    if (u32[entry] === (lo & ~4095) >>> 0 && u32[entry + 1] === hi)
+      record = u32[(u32[entry + 2] >>> 2) + offset];
     if (record === 0) {
       const hpa = mmu.fetch(lo | 0, hi | 0);
       if (hpa === LEFT) return LEFT;

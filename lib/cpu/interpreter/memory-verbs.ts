@@ -17,8 +17,18 @@ export const STACK_ACCESS = 0x1_0000;
 /** The address must be aligned to its size. */
 export const ALIGNED_ACCESS = 0x2_0000;
 
-const LOAD: Readonly<Record<number, 'i32.load8_u' | 'i32.load16_u' | 'i32.load' | 'i64.load'>> = { 8: 'i32.load8_u', 16: 'i32.load16_u', 32: 'i32.load', 64: 'i64.load' };
-const STORE: Readonly<Record<number, 'i32.store8' | 'i32.store16' | 'i32.store' | 'i64.store'>> = { 8: 'i32.store8', 16: 'i32.store16', 32: 'i32.store', 64: 'i64.store' };
+const LOAD: Readonly<Record<number, 'i32.load8_u' | 'i32.load16_u' | 'i32.load' | 'i64.load'>> = {
+  8: 'i32.load8_u',
+  16: 'i32.load16_u',
+  32: 'i32.load',
+  64: 'i64.load',
+};
+const STORE: Readonly<Record<number, 'i32.store8' | 'i32.store16' | 'i32.store' | 'i64.store'>> = {
+  8: 'i32.store8',
+  16: 'i32.store16',
+  32: 'i32.store',
+  64: 'i64.store',
+};
 
 export const pushLoad = (b: Body, w: AnyWidth, offset = 0): void => {
   if (w === 128) b.v128Load(offset);
@@ -49,16 +59,36 @@ export class MemoryVerbs {
     const entry = b.local(I32);
     const p = b.local(I32);
     b.i32(0).mem('i32.load', at(kind === ACCESS.read ? S.tlbRead : S.tlbWrite));
-    b.get(lin).i64(8n).op('i64.shr_u').op('i32.wrap_i64').i32(TLB_INDEX_MASK).op('i32.and').op('i32.add').tee(entry);
+    b.get(lin)
+      .i64(8n)
+      .op('i64.shr_u')
+      .op('i32.wrap_i64')
+      .i32(TLB_INDEX_MASK)
+      .op('i32.and')
+      .op('i32.add')
+      .tee(entry);
     b.mem('i64.load', 0).get(lin);
     if (size > 1) b.i64(BigInt(size - 1)).op('i64.add');
     b.i64(-4096n).op('i64.and').op('i64.eq');
-    if ((flags & ALIGNED_ACCESS) !== 0) b.get(lin).op('i32.wrap_i64').i32(size - 1).op('i32.and').op('i32.eqz').op('i32.and');
+    if ((flags & ALIGNED_ACCESS) !== 0)
+      b.get(lin)
+        .op('i32.wrap_i64')
+        .i32(size - 1)
+        .op('i32.and')
+        .op('i32.eqz')
+        .op('i32.and');
     b.if(I32);
     b.get(entry).mem('i32.load', 8).get(lin).op('i32.wrap_i64').op('i32.add');
     b.op('else');
     noteRecord(b);
-    b.get(lin).op('i32.wrap_i64').get(lin).i64(32n).op('i64.shr_u').op('i32.wrap_i64').i32(size | (kind << 8) | flags).call(this.#fn.slow);
+    b.get(lin)
+      .op('i32.wrap_i64')
+      .get(lin)
+      .i64(32n)
+      .op('i64.shr_u')
+      .op('i32.wrap_i64')
+      .i32(size | (kind << 8) | flags)
+      .call(this.#fn.slow);
     b.tee(p).i32(-1).op('i32.eq').if();
     leaveHandler(b);
     b.op('end').get(p).op('end');
@@ -71,10 +101,15 @@ export class MemoryVerbs {
     return l;
   }
   load(linear: Node, w: AnyWidth, flags = 0): Node {
-    return this.#t.node(w, [linear], (b) => {
-      this.#lookup(b, this.#linear(b, linear), w / 8, ACCESS.read, flags);
-      pushLoad(b, w);
-    }, 'effect');
+    return this.#t.node(
+      w,
+      [linear],
+      (b) => {
+        this.#lookup(b, this.#linear(b, linear), w / 8, ACCESS.read, flags);
+        pushLoad(b, w);
+      },
+      'effect',
+    );
   }
   store(linear: Node, v: Node, flags = 0): void {
     this.#t.do([linear, v], (b) => {
@@ -91,13 +126,23 @@ export class MemoryVerbs {
   }
   /** One write access: the pointer stays valid until the returned `store` puts the new value there. */
   modify(linear: Node, w: AnyWidth, flags = 0): { readonly old: Node; readonly store: (v: Node) => void } {
-    const pointer = this.#t.node(32, [linear], (b) => {
-      this.#lookup(b, this.#linear(b, linear), w / 8, ACCESS.rmw, flags);
-    }, 'effect');
-    const old = this.#t.node(w, [pointer], (b) => {
-      push(b, pointer);
-      pushLoad(b, w);
-    }, 'read');
+    const pointer = this.#t.node(
+      32,
+      [linear],
+      (b) => {
+        this.#lookup(b, this.#linear(b, linear), w / 8, ACCESS.rmw, flags);
+      },
+      'effect',
+    );
+    const old = this.#t.node(
+      w,
+      [pointer],
+      (b) => {
+        push(b, pointer);
+        pushLoad(b, w);
+      },
+      'read',
+    );
     return {
       old,
       store: (v) => {

@@ -1,7 +1,7 @@
 /** Operands of a handler: where the record says that a register, an address or an immediate is. */
 import { InvariantError } from '../../base/error.js';
-import { S, SEG } from '../../isa/state.js';
 import type { Insn, InsnOperand } from '../../isa/rows.js';
+import { S, SEG } from '../../isa/state.js';
 import type { AnyWidth, Operand } from '../../isa/verbs.js';
 import { at } from './core-module.js';
 import { ALIGNED_ACCESS, type MemoryVerbs, pushLoad, pushStore, STACK_ACCESS } from './memory-verbs.js';
@@ -66,18 +66,26 @@ export class RegisterOperand extends OperandBase {
     this.#stride = op.kind === 'reg' ? 8 : 16;
     this.#base = at(bank);
     this.#fixedIndex = op.index;
-    this.#where = registerAddress(field, at(bank) + this.#stride * op.index + (op.kind === 'reg' && op.high === true ? 1 : 0));
+    this.#where = registerAddress(
+      field,
+      at(bank) + this.#stride * op.index + (op.kind === 'reg' && op.high === true ? 1 : 0),
+    );
   }
   override read(w: AnyWidth = this.w): Node {
-    return this.#t.node(w, [], (b) => {
-      if (this.#where.field === undefined) {
-        b.i32(0);
-        pushLoad(b, w, this.#where.load);
-      } else {
-        b.get(0).mem('i32.load16_u', this.#where.field);
-        pushLoad(b, w);
-      }
-    }, 'read');
+    return this.#t.node(
+      w,
+      [],
+      (b) => {
+        if (this.#where.field === undefined) {
+          b.i32(0);
+          pushLoad(b, w, this.#where.load);
+        } else {
+          b.get(0).mem('i32.load16_u', this.#where.field);
+          pushLoad(b, w);
+        }
+      },
+      'read',
+    );
   }
   override write(v: Node): void {
     this.#t.do([v], (b) => {
@@ -101,9 +109,19 @@ export class RegisterOperand extends OperandBase {
   override index(): Node {
     if (this.#where.field === undefined) return this.#t.constant(BigInt(this.#fixedIndex), 32);
     const shift = this.#stride === 8 ? 3 : 4;
-    return this.#t.node(32, [], (b) => {
-      b.get(0).mem('i32.load16_u', this.#where.field!).i32(this.#base).op('i32.sub').i32(shift).op('i32.shr_u');
-    }, 'read');
+    return this.#t.node(
+      32,
+      [],
+      (b) => {
+        b.get(0)
+          .mem('i32.load16_u', this.#where.field!)
+          .i32(this.#base)
+          .op('i32.sub')
+          .i32(shift)
+          .op('i32.shr_u');
+      },
+      'read',
+    );
   }
 }
 
@@ -131,10 +149,15 @@ export class NumberOperand extends OperandBase {
   override read(w: AnyWidth = 16): Node {
     if (this.kind !== 'seg') return super.read();
     const index = this.index();
-    const value = this.#t.node(32, [index], (b) => {
-      push(b, index);
-      b.i32(2).op('i32.shl').mem('i32.load', at(S.segSel));
-    }, 'read');
+    const value = this.#t.node(
+      32,
+      [index],
+      (b) => {
+        push(b, index);
+        b.i32(2).op('i32.shl').mem('i32.load', at(S.segSel));
+      },
+      'read',
+    );
     return this.#t.node(w, [value], (b) => {
       push(b, value);
       if (w === 64) b.op('i64.extend_i32_u');
@@ -158,10 +181,15 @@ export class ImmediateOperand extends OperandBase {
   }
   override read(w: AnyWidth = this.w): Node {
     if (this.#fixed !== undefined) return this.#t.constant(this.#fixed, w);
-    return this.#t.node(w, [], (b) => {
-      b.get(0);
-      pushLoad(b, w, this.#at);
-    }, 'read');
+    return this.#t.node(
+      w,
+      [],
+      (b) => {
+        b.get(0);
+        pushLoad(b, w, this.#at);
+      },
+      'read',
+    );
   }
   override selector(): Node {
     return this.#t.node(16, [], (b) => b.get(0).mem('i32.load16_u', R.disp), 'read');
@@ -189,40 +217,54 @@ export class MemoryOperandVerbs extends OperandBase {
     this.#m = m;
     this.#insn = insn;
     this.w = op.w;
-    this.#flags = (insn.mem?.seg === SEG.ss ? STACK_ACCESS : 0) | (insn.row.aligned === true && op.w === 128 ? ALIGNED_ACCESS : 0);
+    this.#flags =
+      (insn.mem?.seg === SEG.ss ? STACK_ACCESS : 0) |
+      (insn.row.aligned === true && op.w === 128 ? ALIGNED_ACCESS : 0);
   }
   /** 64-bit sum of base, scaled index and displacement, cut to the address size. */
   override ea(): Node {
     if (this.#ea !== undefined) return this.#ea;
     const { aw, mem } = this.#insn;
-    const full = this.#t.node(64, [], (b) => {
-      if (mem?.moffs !== undefined) {
-        b.get(0).mem('i64.load', R.imm);
-        return;
-      }
-      b.get(0).mem('i32.load16_u', R.base).mem('i64.load', 0);
-      if (mem !== undefined && mem.index >= 0) {
-        b.get(0).mem('i32.load16_u', R.index).mem('i64.load', 0);
-        b.get(0).mem('i64.load8_u', R.scale).op('i64.shl').op('i64.add');
-      }
-      b.get(0).mem('i64.load32_s', R.disp).op('i64.add');
-    }, 'read');
+    const full = this.#t.node(
+      64,
+      [],
+      (b) => {
+        if (mem?.moffs !== undefined) {
+          b.get(0).mem('i64.load', R.imm);
+          return;
+        }
+        b.get(0).mem('i32.load16_u', R.base).mem('i64.load', 0);
+        if (mem !== undefined && mem.index >= 0) {
+          b.get(0).mem('i32.load16_u', R.index).mem('i64.load', 0);
+          b.get(0).mem('i64.load8_u', R.scale).op('i64.shl').op('i64.add');
+        }
+        b.get(0).mem('i64.load32_s', R.disp).op('i64.add');
+      },
+      'read',
+    );
     const moved = this.#offset === undefined ? full : this.#o.add(full, this.#o.sext(this.#offset, 64));
-    this.#ea = aw === 64 ? moved : this.#t.node(aw, [moved], (b) => {
-      push(b, moved);
-      b.op('i32.wrap_i64');
-      if (aw === 16) b.i32(0xffff).op('i32.and');
-    });
+    this.#ea =
+      aw === 64
+        ? moved
+        : this.#t.node(aw, [moved], (b) => {
+            push(b, moved);
+            b.op('i32.wrap_i64');
+            if (aw === 16) b.i32(0xffff).op('i32.and');
+          });
     return this.#ea;
   }
   override at(offset: Node): Operand<Node> {
-    const there = new MemoryOperandVerbs(this.#t, this.#o, this.#m, this.#insn, { kind: 'mem', w: this.w as 8 | 16 | 32 | 64 | 128 });
+    const there = new MemoryOperandVerbs(this.#t, this.#o, this.#m, this.#insn, {
+      kind: 'mem',
+      w: this.w as 8 | 16 | 32 | 64 | 128,
+    });
     there.#offset = offset;
     return there;
   }
   override linear(bytes: number, access: 'read' | 'write'): Node {
     const ea = this.ea();
-    if (this.#insn.mode !== 64) return this.#o.segmentLinear(this.#insn.mem?.seg ?? SEG.ds, ea, bytes, access === 'write');
+    if (this.#insn.mode !== 64)
+      return this.#o.segmentLinear(this.#insn.mem?.seg ?? SEG.ds, ea, bytes, access === 'write');
     const wide = this.#o.zext(ea, 64);
     const seg = this.#insn.mem?.seg ?? SEG.ds;
     if (seg !== SEG.fs && seg !== SEG.gs) return wide;

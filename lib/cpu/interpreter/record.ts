@@ -18,7 +18,23 @@
  * The length is in the upper four bits of `offset` (an offset is below 4096). Records of a block lie one behind the
  * other; a page's blocks are dropped together, so links between records of one page never dangle.
  */
-export const R = { handler: 0, r0: 4, r1: 6, base: 8, index: 10, seg: 12, scale: 14, segment: 15, disp: 16, offset: 20, done: 22, count: 23, imm: 24, taken: 24, next: 28 } as const;
+export const R = {
+  handler: 0,
+  r0: 4,
+  r1: 6,
+  base: 8,
+  index: 10,
+  seg: 12,
+  scale: 14,
+  segment: 15,
+  disp: 16,
+  offset: 20,
+  done: 22,
+  count: 23,
+  imm: 24,
+  taken: 24,
+  next: 28,
+} as const;
 export const RECORD_BYTES = 32;
 /** Blocks are cut at this many instructions (must fit `count`). */
 export const BLOCK_LIMIT = 64;

@@ -37,6 +37,7 @@ export type RuntimeIndex = Readonly<Record<RuntimeName, number>>;
 /** Imports the host functions; the result maps names to function indexes. */
 export const importHost = (m: ModuleBuilder): Record<keyof typeof HOST_FUNCTIONS, number> => {
   const at = {} as Record<keyof typeof HOST_FUNCTIONS, number>;
-  for (const [n, s] of Object.entries(HOST_FUNCTIONS)) at[n as keyof typeof HOST_FUNCTIONS] = m.importFunction(n, s);
+  for (const [n, s] of Object.entries(HOST_FUNCTIONS))
+    at[n as keyof typeof HOST_FUNCTIONS] = m.importFunction(n, s);
   return at;
 };

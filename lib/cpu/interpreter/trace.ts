@@ -29,9 +29,23 @@ export const typeOf = (w: AnyWidth): ValueType => (w === 128 ? V128 : w === 64 ?
 export class Trace {
   #list: Statement[] = [];
 
-  node(w: AnyWidth, args: readonly Node[], push: (b: Body) => void, kind: 'pure' | 'read' | 'effect' = 'pure'): Node {
+  node(
+    w: AnyWidth,
+    args: readonly Node[],
+    push: (b: Body) => void,
+    kind: 'pure' | 'read' | 'effect' = 'pure',
+  ): Node {
     for (const a of args) a.uses++;
-    const n: Node = { w, args, push, pinned: kind !== 'pure', effect: kind === 'effect', uses: 0, local: -1, constant: undefined };
+    const n: Node = {
+      w,
+      args,
+      push,
+      pinned: kind !== 'pure',
+      effect: kind === 'effect',
+      uses: 0,
+      local: -1,
+      constant: undefined,
+    };
     this.#list.push((b) => {
       const wanted = n.effect || (n.pinned ? n.uses > 0 : n.uses > 1);
       if (!wanted) return;

@@ -3,12 +3,13 @@
  *
  * A handler gets its record's address as parameter 0 and returns the next record, or 0 after it has left.
  */
-import { LEAVE, S, SEG } from '../../isa/state.js';
+
 import type { Insn } from '../../isa/rows.js';
+import { LEAVE, S, SEG } from '../../isa/state.js';
 import type { AnyWidth, Operand, Ops, Width } from '../../isa/verbs.js';
 import { type Body, I32, I64 } from '../wasm/encoder.js';
-import { emitDivide } from './divide.js';
 import { at } from './core-module.js';
+import { emitDivide } from './divide.js';
 import { FlagTracer } from './flag-verbs.js';
 import { leaveHandler, MemoryVerbs, noteRecord, pushLoad, pushStore, STACK_ACCESS } from './memory-verbs.js';
 import { R, RECORD_BYTES } from './record.js';
@@ -30,6 +31,8 @@ export class Tracer extends Values implements Ops<Node> {
   readonly memory: MemoryVerbs;
   /** Control left for another block: the block must end with this instruction. */
   jumps = false;
+  /** Addresses made through SS: non-canonical ones are #SS. */
+  readonly #throughStack = new WeakSet<Node>();
   readonly #fn: RuntimeIndex;
   readonly #helper: (name: string) => number;
 
@@ -52,10 +55,15 @@ export class Tracer extends Values implements Ops<Node> {
 
   // ---- registers and state
   reg(r: number, w: Width = this.w): Node {
-    return this.t.node(w, [], (b) => {
-      b.i32(0);
-      pushLoad(b, w, at(S.gpr) + 8 * r);
-    }, 'read');
+    return this.t.node(
+      w,
+      [],
+      (b) => {
+        b.i32(0);
+        pushLoad(b, w, at(S.gpr) + 8 * r);
+      },
+      'read',
+    );
   }
   setReg(r: number, v: Node): void {
     this.t.do([v], (b) => {
@@ -66,10 +74,15 @@ export class Tracer extends Values implements Ops<Node> {
     });
   }
   state(offset: number, w: 32 | 64): Node {
-    return this.t.node(w, [], (b) => {
-      b.i32(0);
-      pushLoad(b, w, at(offset));
-    }, 'read');
+    return this.t.node(
+      w,
+      [],
+      (b) => {
+        b.i32(0);
+        pushLoad(b, w, at(offset));
+      },
+      'read',
+    );
   }
   setState(offset: number, v: Node): void {
     this.t.do([v], (b) => {
@@ -81,32 +94,47 @@ export class Tracer extends Values implements Ops<Node> {
 
   // ---- memory
   load(linear: Node, w: AnyWidth): Node {
-    return this.memory.load(linear, w);
+    return this.memory.load(linear, w, this.#throughStack.has(linear) ? STACK_ACCESS : 0);
   }
   store(linear: Node, v: Node): void {
-    this.memory.store(linear, v);
+    this.memory.store(linear, v, this.#throughStack.has(linear) ? STACK_ACCESS : 0);
   }
   linear(seg: number, ea: Node, bytes: number, access: 'read' | 'write'): Node {
     if (this.mode !== 64) return this.segmentLinear(seg, ea, bytes, access === 'write');
     const wide = this.zext(ea, 64);
+    if (seg === SEG.ss) this.#throughStack.add(wide);
     return seg === SEG.fs || seg === SEG.gs ? this.add(wide, this.state(S.segBase + 8 * seg, 64)) : wide;
   }
   /** Legacy segmentation: checked, 32-bit linear address in 64 bits. */
   segmentLinear(seg: number, ea: Node, bytes: number, write: boolean): Node {
-    return this.t.node(64, [ea], (b) => {
-      const lin = b.local(I64);
-      noteRecord(b);
-      b.i32(seg);
-      push(b, ea);
-      b.i32(bytes | (write ? 0x100 : 0)).call(this.#fn.segment).tee(lin).i64(-1n).op('i64.eq').if();
-      leaveHandler(b);
-      b.op('end').get(lin);
-    }, 'effect');
+    return this.t.node(
+      64,
+      [ea],
+      (b) => {
+        const lin = b.local(I64);
+        noteRecord(b);
+        b.i32(seg);
+        push(b, ea);
+        b.i32(bytes | (write ? 0x100 : 0))
+          .call(this.#fn.segment)
+          .tee(lin)
+          .i64(-1n)
+          .op('i64.eq')
+          .if();
+        leaveHandler(b);
+        b.op('end').get(lin);
+      },
+      'effect',
+    );
   }
   #stackPointer(): Node {
     if (this.mode === 64) return this.reg(4, 64);
     const esp = this.reg(4, 32);
-    return this.select(this.eq(this.state(S.stackSize, 32), this.imm(16, 32)), this.and(esp, this.imm(0xffff, 32)), esp);
+    return this.select(
+      this.eq(this.state(S.stackSize, 32), this.imm(16, 32)),
+      this.and(esp, this.imm(0xffff, 32)),
+      esp,
+    );
   }
   #moveStackPointer(sp: Node): void {
     if (this.mode === 64) {
@@ -118,7 +146,13 @@ export class Tracer extends Values implements Ops<Node> {
     this.setReg(4, this.select(this.eq(this.state(S.stackSize, 32), this.imm(16, 32)), low, sp));
   }
   #wrapStack(sp: Node): Node {
-    return this.mode === 64 ? sp : this.select(this.eq(this.state(S.stackSize, 32), this.imm(16, 32)), this.and(sp, this.imm(0xffff, 32)), sp);
+    return this.mode === 64
+      ? sp
+      : this.select(
+          this.eq(this.state(S.stackSize, 32), this.imm(16, 32)),
+          this.and(sp, this.imm(0xffff, 32)),
+          sp,
+        );
   }
   push(v: Node): void {
     const bytes = v.w / 8;
@@ -136,7 +170,11 @@ export class Tracer extends Values implements Ops<Node> {
       value,
       commit: (extra) => {
         let next = this.add(sp, this.imm(w / 8, sp.w));
-        if (extra !== undefined) next = this.add(next, extra.w === sp.w ? extra : extra.w < sp.w ? this.zext(extra, sp.w) : this.trunc(extra, sp.w));
+        if (extra !== undefined)
+          next = this.add(
+            next,
+            extra.w === sp.w ? extra : extra.w < sp.w ? this.zext(extra, sp.w) : this.trunc(extra, sp.w),
+          );
         this.#moveStackPointer(next);
       },
     };
@@ -165,13 +203,27 @@ export class Tracer extends Values implements Ops<Node> {
     if (this.mode !== 64) b.i64(0xffff_ffffn).op('i64.and');
   }
   #pushNextOffset(b: Body): void {
-    b.get(0).mem('i32.load16_u', R.offset).i32(4095).op('i32.and').get(0).mem('i32.load16_u', R.offset).i32(12).op('i32.shr_u').op('i32.add');
+    b.get(0)
+      .mem('i32.load16_u', R.offset)
+      .i32(4095)
+      .op('i32.and')
+      .get(0)
+      .mem('i32.load16_u', R.offset)
+      .i32(12)
+      .op('i32.shr_u')
+      .op('i32.add');
   }
   nextRip(): Node {
-    return this.t.node(64, [], (b) => this.#pushRip(b, () => {
-      this.#pushNextOffset(b);
-      b.op('i64.extend_i32_u');
-    }), 'read');
+    return this.t.node(
+      64,
+      [],
+      (b) =>
+        this.#pushRip(b, () => {
+          this.#pushNextOffset(b);
+          b.op('i64.extend_i32_u');
+        }),
+      'read',
+    );
   }
   jump(target: Node): void {
     this.jumps = true;
@@ -184,7 +236,10 @@ export class Tracer extends Values implements Ops<Node> {
       if (this.mode === 64) {
         b.get(rip).get(rip).i64(16n).op('i64.shl').i64(16n).op('i64.shr_s').op('i64.ne');
       } else {
-        b.get(rip).i32(0).mem('i64.load32_u', at(S.segLimit) + 4 * SEG.cs).op('i64.gt_u');
+        b.get(rip)
+          .i32(0)
+          .mem('i64.load32_u', at(S.segLimit) + 4 * SEG.cs)
+          .op('i64.gt_u');
       }
       b.if();
       noteRecord(b);
@@ -222,7 +277,15 @@ export class Tracer extends Values implements Ops<Node> {
     const linkable = this.mode === 64 || this.w === 32;
     if (linkable) {
       b.get(0).mem('i32.load', link).tee(next).if();
-      b.i32(0).mem('i32.load', at(S.budget)).get(next).mem('i32.load8_u', R.count).op('i32.sub').tee(budget).i32(0).op('i32.ge_s').if();
+      b.i32(0)
+        .mem('i32.load', at(S.budget))
+        .get(next)
+        .mem('i32.load8_u', R.count)
+        .op('i32.sub')
+        .tee(budget)
+        .i32(0)
+        .op('i32.ge_s')
+        .if();
       b.i32(0).get(budget).mem('i32.store', at(S.budget)).get(next).op('return');
       b.op('end');
       this.#leaveAt(b, LEAVE.budget, pushOffset);

@@ -6,7 +6,14 @@ import { at } from './core-module.js';
 import { REGISTER_FIELDS } from './operands.js';
 import { R } from './record.js';
 
-export const writeRecord = (cpu: Cpu, record: number, insn: Insn, handler: number, offset: number, done: number): void => {
+export const writeRecord = (
+  cpu: Cpu,
+  record: number,
+  insn: Insn,
+  handler: number,
+  offset: number,
+  done: number,
+): void => {
   const { u8, u16, i32, u32, u64 } = cpu.ram;
   const half = record >>> 1;
   u32[record >>> 2] = handler;

@@ -10,7 +10,23 @@ import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
 
 const FRAME_BYTES = 40;
-const RESTORED = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.tf | FLAG.if | FLAG.df | FLAG.of | FLAG.iopl | FLAG.nt | FLAG.rf | FLAG.ac | FLAG.vif | FLAG.vip | FLAG.id;
+const RESTORED =
+  FLAG.cf |
+  FLAG.pf |
+  FLAG.af |
+  FLAG.zf |
+  FLAG.sf |
+  FLAG.tf |
+  FLAG.if |
+  FLAG.df |
+  FLAG.of |
+  FLAG.iopl |
+  FLAG.nt |
+  FLAG.rf |
+  FLAG.ac |
+  FLAG.vif |
+  FLAG.vip |
+  FLAG.id;
 const LAZY = FLAG.cf | FLAG.pf | FLAG.af | FLAG.zf | FLAG.sf | FLAG.of;
 
 /** Linear-memory index (u32) of aligned bytes at a linear address, or -1 when they are not in one piece. */
@@ -57,7 +73,11 @@ export const iretFast = (cpu: Cpu): boolean => {
   const spHi = u32[f + 7];
   const top = ripHi >> 15;
   if (top !== 0 && top !== -1) return false;
-  if ((u32[f + 2] & 0xffff) !== u32[at + S.segSel / 4 + SEG.cs] || (u32[f + 8] & 0xffff) !== u32[at + S.segSel / 4 + SEG.ss]) return false;
+  if (
+    (u32[f + 2] & 0xffff) !== u32[at + S.segSel / 4 + SEG.cs] ||
+    (u32[f + 8] & 0xffff) !== u32[at + S.segSel / 4 + SEG.ss]
+  )
+    return false;
   const ripLo = u32[f];
   const flags = u32[f + 4];
   if (!unchanged(cpu, SEG.cs) || !unchanged(cpu, SEG.ss)) return false;

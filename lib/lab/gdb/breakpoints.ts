@@ -8,6 +8,7 @@
 import type { Cpu } from '../../cpu/core.js';
 import { S, SEG } from '../../isa/state.js';
 import type { Machine } from '../machine.js';
+import { linearRip } from './registers.js';
 
 export const MAX_BREAKPOINTS = 1024;
 const RIP = S.rip >>> 2;
@@ -58,9 +59,8 @@ export class Breakpoints {
   /** The machine goes on: the instruction that it stands at is not a hit. */
   resume(): void {
     this.hit = false;
-    const { cpu } = this.#machine.hardware;
-    this.#skipRetired = cpu.retired();
-    this.#skipRip = lowRip(cpu);
+    this.#skipRetired = this.#machine.hardware.port.retired();
+    this.#skipRip = Number(linearRip(this.#machine) & 0xffff_ffffn);
   }
 
   readonly #hook = (cpu: Cpu): boolean => {

@@ -31,6 +31,8 @@ export class GdbStub {
   #reader = new PacketReader();
   #noAck = false;
   #swbreak = false;
+  /** The client has let the machine go and waits for a stop reply. */
+  #owed = false;
   /** The client wants the machine to stop after this slice. */
   #interrupted = false;
   #stopReply = `T${SIGNAL.trap}thread:01;`;
@@ -98,7 +100,7 @@ export class GdbStub {
       this.#stopped(SIGNAL.segv);
       await this.ready(signal);
     }
-    this.#send(`W${((outcome.status ?? 0) & 0xff).toString(16).padStart(2, '0')}`);
+    if (this.#owed) this.#send(`W${((outcome.status ?? 0) & 0xff).toString(16).padStart(2, '0')}`);
   }
   /** Closes the connection and the server. */
   async close(): Promise<void> {
@@ -125,6 +127,7 @@ export class GdbStub {
     this.#noAck = false;
     this.#swbreak = false;
     this.#queue = [];
+    this.#owed = false;
     if (this.#state === 'waiting') this.#enter('stopped');
     else this.#interrupted = true;
     socket.on('data', (bytes: Buffer) => this.#received(bytes));
@@ -138,6 +141,7 @@ export class GdbStub {
   #detach(): void {
     this.#breakpoints.clear();
     this.#interrupted = false;
+    this.#owed = false;
     if (this.#state !== 'killed') this.#enter('running');
   }
 
@@ -170,7 +174,6 @@ export class GdbStub {
       if (data === undefined) return;
       const reply = answer(this.#context, data);
       if (reply !== undefined) this.#send(reply);
-      if (data === 'QStartNoAckMode') this.#noAck = true;
     }
   }
   readonly #context: CommandContext = ((stub: GdbStub): CommandContext => ({
@@ -182,13 +185,16 @@ export class GdbStub {
     },
     stopReply: () => stub.#stopReply,
     send: (data) => stub.#send(data),
-    startNoAck: () => {},
+    startNoAck: () => {
+      stub.#noAck = true;
+    },
     supports: (features) => {
       stub.#swbreak = features.includes('swbreak+');
     },
     resume: (how, rip) => {
       if (rip !== undefined) setRip(stub.#machine, rip);
       stub.#breakpoints.resume();
+      stub.#owed = true;
       stub.#enter(how === 'step' && !stub.#over ? 'stepping' : 'running');
     },
     detach: () => stub.#detach(),
@@ -200,11 +206,10 @@ export class GdbStub {
     this.#breakpoints.hit = false;
     if (this.#socket === undefined) return;
     this.#stopReply = `T${signal}${reason}thread:01;`;
-    // a client that has just connected asks for the reason itself
-    const told = this.#state === 'running' || this.#state === 'stepping';
-    const asked = this.#queue.length > 0;
     this.#enter('stopped');
-    if (told && !asked) this.#send(this.#stopReply);
+    // a client that has just connected asks for the reason itself
+    if (this.#owed) this.#send(this.#stopReply);
+    this.#owed = false;
     this.#work();
   }
   #send(data: string): void {
