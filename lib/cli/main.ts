@@ -39,13 +39,15 @@ const explain = (e: unknown): string => {
   return `this is an error of vmxlab itself: ${e instanceof Error ? (e.stack ?? e.message) : String(e)}`;
 };
 
+const closedPipe = (e: NodeJS.ErrnoException): void => {
+  if (e.code === 'EPIPE') process.exit(0);
+  throw e;
+};
+
 /** Runs one command line and sets the process's exit status. */
 export const main = async (args: readonly string[]): Promise<void> => {
   // a reader that closed the pipe is no error
-  process.stdout.on('error', (e: NodeJS.ErrnoException) => {
-    if (e.code === 'EPIPE') process.exit(0);
-    throw e;
-  });
+  if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', closedPipe);
   try {
     await program((status) => {
       process.exitCode = status;

@@ -17,7 +17,7 @@ export type RunEnd = 'exit' | 'limit' | 'shutdown' | 'halt';
 const SLICE = 0x4000_0000;
 
 /** Called before each slice of one instruction while tracing is on; true ends the run there, as its limit does. */
-export type StepHook = (cpu: Cpu) => boolean | void;
+export type StepHook = (cpu: Cpu) => boolean | undefined;
 
 export class Processor {
   readonly cpu: Cpu;

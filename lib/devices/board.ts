@@ -45,6 +45,8 @@ export interface BoardOptions {
   readonly onNmi?: () => void;
   /** An INIT message reached the processor. */
   readonly onInit?: () => void;
+  /** The 8254 raises its interrupt: in KVM a kernel thread of its own does that. */
+  readonly onPitWork?: () => void;
   /** A 32-bit write to port 0x510. */
   readonly onMarker?: (value: number) => void;
   readonly rtc?: RtcOptions;
@@ -128,7 +130,13 @@ export const createBoard = (options: BoardOptions): Board => {
     };
   };
 
-  const pit = createPit8254(clock, irq(IRQ.timer));
+  const timerLine = irq(IRQ.timer);
+  const pit = createPit8254(clock, {
+    set(level) {
+      if (level) options.onPitWork?.();
+      timerLine.set(level);
+    },
+  });
   const uart = createUart16550({ irq: irq(IRQ.serial), sink: options.onConsole });
   const start = Date.parse(options.rtc?.start ?? DEFAULT_RTC_START) / 1000;
   const cmos = createCmos(clock, start, options.rtc?.advancing ?? false);

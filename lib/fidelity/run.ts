@@ -60,6 +60,9 @@ export const runConfiguration = async (
   until: Stop,
   more: Partial<BootOptions> = {},
 ): Promise<OurRun> => {
+  // where there is nothing to compare with, or nothing to run, the micro tests are left out
+  const micros = guest.micro && run.micro !== undefined;
+  const last = until === 'micro' && !micros ? 'workload' : until;
   const at: Partial<Record<Place, OurCounters & { detail: Breakdown } & Counters>> = {};
   const micro: MicroBracket[] = [];
   let opened: Counters | undefined;
@@ -75,7 +78,7 @@ export const runConfiguration = async (
     tscHz: REFERENCE_TSC_HZ,
     costs: REFERENCE_COSTS,
     phaseLines: PHASE_LINES,
-    until: LAST_LINE[guest.micro || until !== 'micro' ? until : 'workload'],
+    until: LAST_LINE[last],
     onMachine: ({ vm }) => {
       detail = watchExits(vm);
     },

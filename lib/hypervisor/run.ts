@@ -12,6 +12,7 @@ import { interruptAllowed } from './events.js';
 import { decodeExit } from './exits.js';
 import { handle } from './handlers/index.js';
 import type { Outcome } from './next.js';
+import type { KvmIntelParams } from './params.js';
 import { collectPvEoi, offerPvEoi } from './pv.js';
 import type { Vm } from './vm.js';
 
@@ -26,6 +27,13 @@ export interface RunOptions {
 const HOST_TIMER_VECTOR = 0xec;
 const SOFT_DISABLED = 0xffff_ffff;
 const NONE = -1;
+
+/** shrink_ple_window: 0 stands for the initial window, less than it divides, more is taken off. */
+const shrunkWindow = (window: number, params: KvmIntelParams): number => {
+  const { ple_window: least, ple_window_shrink: shrink } = params;
+  if (shrink < 1) return least;
+  return Math.max(least, shrink < least ? Math.floor(window / shrink) : window - shrink);
+};
 
 export class Runner {
   readonly #vm: Vm;
@@ -187,6 +195,21 @@ export class Runner {
     // a blocked vCPU's timer is the host's
     this.#vm.expireLapicTimer();
     return true;
+  }
+
+  /**
+   * Another thread of the host had the processor: the vCPU thread was scheduled out and in again (kvm_sched_in), which
+   * resets the PAUSE-loop window. Reported to the guest only when it happens at a host interrupt.
+   */
+  preempted(): void {
+    const { vcpu, stats, params } = this.#vm;
+    if (vcpu.halted) return;
+    if (this.#reason === EXIT.externalInterrupt) stats.preemption_reported++;
+    else stats.preemption_other++;
+    stats.host_state_reload++;
+    if (params.ple_gap === 0 || vcpu.pleWindow === params.ple_window) return;
+    vcpu.pleWindow = shrunkWindow(vcpu.pleWindow, params);
+    vcpu.pleWindowDirty = true;
   }
 
   #chargeExit(reason: number): void {

@@ -186,6 +186,7 @@ export class Vm {
       onConsole: options.board?.onConsole ?? (() => {}),
       onReset: () => this.#stop({ kind: 'reset' }),
       onPoweroff: () => this.#stop({ kind: 'poweroff' }),
+      onPitWork: () => this.runner?.preempted(),
       onNmi: () => {
         this.vcpu.events.nmiPending = true;
       },

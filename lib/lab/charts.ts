@@ -56,11 +56,13 @@ export const exitChart = (ept: Counts, shadow: Counts, title: string): TopLevelS
         encoding: { y, x, detail: { field: 'name', type: 'nominal' } },
       },
       {
-        mark: { type: 'point', filled: true, size: 90, opacity: 1 },
+        mark: { type: 'point', filled: true, opacity: 1 },
         encoding: {
           y,
           x,
           color: colour,
+          // where both are equal, one shows as a ring around the other
+          size: { condition: { test: "datum.mode === 'EPT'", value: 170 }, value: 70 },
           tooltip: [{ field: 'name', title: 'type' }, { field: 'mode' }, { field: 'exits', format: ',' }],
         },
       },

@@ -359,7 +359,10 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     if (options.trace !== undefined) {
       const { first, last, write } = options.trace;
       hardware.processor.stepRange = [first, last];
-      hardware.processor.onStep = (cpu) => write(cpuStateText(cpu));
+      hardware.processor.onStep = (cpu) => {
+        write(cpuStateText(cpu));
+        return false;
+      };
     }
     const firstLog = hypervisor.log.lines.length;
     if (options.gdb !== undefined) {
@@ -423,7 +426,7 @@ const slices = async (
       limit: stub?.limit(port.retired(), slice) ?? slice,
       until: () => {
         if (reached()) return true;
-        paused = options.input !== undefined && virtual() >= cut;
+        paused = (options.input !== undefined || stub !== undefined) && virtual() >= cut;
         return paused;
       },
     });
@@ -435,7 +438,7 @@ const slices = async (
       await stub?.ended(outcome, options.signal);
       return { ...outcome, wallSeconds: seconds() };
     }
-    stub?.ran();
+    stub?.ran(outcome.kind === 'limit');
     options.onProgress?.(port.retired());
     // with a person at the keyboard, virtual time must not run away from the wall clock
     const ahead = options.input === undefined ? 0 : virtual() - seconds();

@@ -15,8 +15,32 @@ const ET_EXEC = 2;
 
 /** Where the fields are, by class. */
 const LAYOUTS = {
-  1: { header: 52, phoff: 28, phentsize: 42, phnum: 44, phdr: 32, word: 4, offset: 4, vaddr: 8, paddr: 12, filesz: 16, memsz: 20 },
-  2: { header: 64, phoff: 32, phentsize: 54, phnum: 56, phdr: 56, word: 8, offset: 8, vaddr: 16, paddr: 24, filesz: 32, memsz: 40 },
+  1: {
+    header: 52,
+    phoff: 28,
+    phentsize: 42,
+    phnum: 44,
+    phdr: 32,
+    word: 4,
+    offset: 4,
+    vaddr: 8,
+    paddr: 12,
+    filesz: 16,
+    memsz: 20,
+  },
+  2: {
+    header: 64,
+    phoff: 32,
+    phentsize: 54,
+    phnum: 56,
+    phdr: 56,
+    word: 8,
+    offset: 8,
+    vaddr: 16,
+    paddr: 24,
+    filesz: 32,
+    memsz: 40,
+  },
 } as const;
 
 export interface LoadSegment {
@@ -40,9 +64,14 @@ export interface KernelElf {
 /** @throws LabError `loader.multiboot` naming file, offset and rule */
 export const parseKernelElf = (bytes: Uint8Array, name: string): KernelElf => {
   if (!isElf(bytes))
-    throw badMultiboot(name, 0, 'neither address fields (flag bit 16) nor an ELF image: the magic is not 7f 45 4c 46');
+    throw badMultiboot(
+      name,
+      0,
+      'neither address fields (flag bit 16) nor an ELF image: the magic is not 7f 45 4c 46',
+    );
   const kind = bytes[4];
-  if (kind !== 1 && kind !== 2) throw badMultiboot(name, 4, `ELF class ${kind} is neither 1 (32-bit) nor 2 (64-bit)`);
+  if (kind !== 1 && kind !== 2)
+    throw badMultiboot(name, 4, `ELF class ${kind} is neither 1 (32-bit) nor 2 (64-bit)`);
   const l = LAYOUTS[kind];
   if (bytes.length < l.header)
     throw badMultiboot(name, 0, `an ELF header has ${l.header} bytes, the file has ${bytes.length}`);

@@ -46,7 +46,8 @@ export const findMultibootHeader = (bytes: Uint8Array): number | undefined => {
   const view = viewOf(bytes);
   for (let at = 0; at + 12 <= Math.min(bytes.length, SEARCHED_BYTES); at += 4) {
     if (view.getUint32(at, true) !== MULTIBOOT_MAGIC) continue;
-    const sum = MULTIBOOT_MAGIC + view.getUint32(at + AT.flags, true) + view.getUint32(at + AT.checksum, true);
+    const sum =
+      MULTIBOOT_MAGIC + view.getUint32(at + AT.flags, true) + view.getUint32(at + AT.checksum, true);
     if (sum % 0x1_0000_0000 === 0) return at;
   }
   return undefined;
@@ -72,7 +73,11 @@ const readAddresses = (bytes: Uint8Array, name: string, at: number): MultibootAd
     );
   }
   if (loadEnd !== 0 && loadEnd < load)
-    throw badMultiboot(name, at + AT.loadEnd, `load_end_addr ${hex(loadEnd)} is below load_addr ${hex(load)}`);
+    throw badMultiboot(
+      name,
+      at + AT.loadEnd,
+      `load_end_addr ${hex(loadEnd)} is below load_addr ${hex(load)}`,
+    );
   const fileBytes = loadEnd === 0 ? bytes.length - offset : loadEnd - load;
   if (offset + fileBytes > bytes.length) {
     throw badMultiboot(

@@ -94,7 +94,12 @@ const layOut = (
   return { payload: elf.bits === 32 ? 'elf32' : 'elf64', entry: elf.entry, pieces: elf.segments };
 };
 
-const flat = (selector: number, attr: number): EntrySegment => ({ selector, base: 0n, limit: 0xffff_ffff, attr });
+const flat = (selector: number, attr: number): EntrySegment => ({
+  selector,
+  base: 0n,
+  limit: 0xffff_ffff,
+  attr,
+});
 
 /** 32-bit protected mode without paging: EAX has the magic, EBX points at the information. */
 export const multibootEntry = (eip: number, info: number, gdt: number): EntryState => {
@@ -167,7 +172,10 @@ const infoBlock = (
   const view = new DataView(bytes.buffer);
   for (const s of strings) bytes.set(s.bytes, s.offset);
   const put = (offset: number, value: number): void => view.setUint32(offset, value, true);
-  put(INFO.flags, Object.values(INFO_FLAG).reduce((v, bit) => v | bit, 0));
+  put(
+    INFO.flags,
+    Object.values(INFO_FLAG).reduce((v, bit) => v | bit, 0),
+  );
   put(INFO.memoryLower, Math.floor(BOOT_LAYOUT.lowEnd / 1024));
   put(INFO.memoryUpper, Math.floor((info.memoryBytes - BOOT_LAYOUT.highStart) / 1024));
   put(INFO.commandLine, at + strings[0].offset);

@@ -7,6 +7,8 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/io.h>
@@ -17,16 +19,23 @@
 
 enum { MARKER_PORT = 0x510, ROUNDS = 3, PAGE = 4096, PAGES = 256, MIB = 1 << 20 };
 
-/* Of test 17. Its size moves the C library's variables: which pages a child writes depends on it. */
+/* Of tests 15 and 17. Their sizes move the C library's variables: which pages a child writes depends on that. */
+static sigjmp_buf after_fault;
 static char buffer[65536];
+
+static void on_fault(int signal)
+{
+	(void)signal;
+	siglongjmp(after_fault, 1);
+}
 
 static void mark(int n) { outl(n, MARKER_PORT); }
 
-#define TEST(number, body)                        \
+#define TEST(number, ...)                         \
 	do {                                          \
 		for (int round = 0; round < ROUNDS; round++) { \
 			mark((number) * 100 + 2 * round);     \
-			body;                                 \
+			__VA_ARGS__;                          \
 			mark((number) * 100 + 2 * round + 1); \
 		}                                         \
 	} while (0)
@@ -125,6 +134,13 @@ int main(void)
 		__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(x), "=d"(d));
 	});
 	TEST(13, for (int i = 0; i < 100; i++) outb(0, 0x80));
+	char *forbidden = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sigaction action = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
+	sigaction(SIGSEGV, &action, NULL);
+	TEST(15, for (volatile int i = 0; i < 100; i++) {
+		if (sigsetjmp(after_fault, 0) == 0)
+			*(volatile char *)forbidden = 1;
+	});
 	int file = open("/bin/busybox", O_RDONLY);
 	TEST(17, for (int i = 0; i < 16; i++) {
 		if (pread(file, buffer, sizeof buffer, i * sizeof buffer) < 0)

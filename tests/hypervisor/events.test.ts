@@ -101,7 +101,7 @@ test('an interrupt that meets an exception being injected: an exit right after i
   const log = entries(
     m,
     (port) => {
-      m.vm.board.irq(0).set(1);
+      m.vm.board.irq(0).set(true);
       // RDPMC: #GP
       return exit(15)(port);
     },

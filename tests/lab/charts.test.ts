@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { costChart, exitChart, phaseChart } from '../../lib/lab/charts.js';
 import { chart, toSVG, vegaLibraryHTML } from '../../lib/lab/plot.js';
 
@@ -21,7 +21,10 @@ test.each([
   ['costs', costChart([{ what: 'walks', ept: 1, shadow: 2 }], 'title one')],
   ['phases', phaseChart([{ phase: 'boot', ept: EPT, shadow: SHADOW }], 'title one')],
 ])('the chart of %s as SVG has its title and marks in both colours', async (_name, spec) => {
+  const warn = vi.spyOn(console, 'warn');
   const svg = await toSVG(spec);
+  expect(warn).not.toHaveBeenCalled();
+  warn.mockRestore();
   expect(svg).toMatch(/^<svg/);
   expect(svg).toContain('title one');
   expect(svg).toContain('#1f77b4');

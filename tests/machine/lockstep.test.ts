@@ -35,7 +35,15 @@ poweroff -f
 `;
 const M = 1_000_000;
 /** The boot: early code closely, then every 25 million, off the round numbers. */
-const BOOT = [1, 2, 1000, 54_321, 1_234_567, 7 * M + 7, ...Array.from({ length: 15 }, (_, i) => (i + 1) * 25 * M + i * 4099)];
+const BOOT = [
+  1,
+  2,
+  1000,
+  54_321,
+  1_234_567,
+  7 * M + 7,
+  ...Array.from({ length: 15 }, (_, i) => (i + 1) * 25 * M + i * 4099),
+];
 const LAST = 2000 * M;
 
 let ept: TestMachine;
@@ -73,6 +81,22 @@ afterAll(() => {
 
 test('both machines start equal', () => {
   equal([...machineDifferences(ept, shadow), ...differences(devicesOf(ept), devicesOf(shadow))]);
+});
+
+test('the comparison sees one bit of memory and one bit of a register', () => {
+  const { vm, hardware } = shadow;
+  const gpa = 0x345_6788;
+  const hpa = vm.slots.hpa(gpa)!;
+  const flip = (): void => hardware.ram.write8(hpa, hardware.ram.read8(hpa) ^ 4);
+  flip();
+  vm.port.registers.setGpr(9, vm.port.registers.gpr(9) ^ (1n << 63n));
+  expect(machineDifferences(ept, shadow)).toEqual([
+    'r9: 0x0 and 0x8000000000000000',
+    expect.stringMatching(/^gpa 0x3456788 \(gva 0xffff888003456788\): 0x[0-9a-f]+ and 0x[0-9a-f]+$/),
+  ]);
+  flip();
+  vm.port.registers.setGpr(9, 0n);
+  equal(machineDifferences(ept, shadow));
 });
 
 test.each(BOOT)('after %i instructions registers, memory and devices are equal', (n) => {
@@ -132,7 +156,7 @@ test('the workload in steps of 4 million, to power-off at the same instruction',
 
 test('the console: the workload did its work, and the leaves read 0', () => {
   const text = ept.console();
-  expect(text).toMatch(/\[vmxlab\] init[^]*\[vmxlab\] done[^]*reboot: Power down/);
+  expect(text).toMatch(/\[vmxlab\] init[\s\S]*\[vmxlab\] done[\s\S]*reboot: Power down/);
   expect(text).toContain('0x4ffffffe 0x0a: eax=0x00000000 ebx=0x00000000 ecx=0x00000000 edx=0x00000000');
   expect(text).not.toMatch(/BUG|Oops|WARNING|Call Trace|segfault|not found/);
 });

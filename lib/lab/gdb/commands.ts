@@ -147,6 +147,13 @@ const says =
   () =>
     reply;
 
+const ends =
+  (end: (context: CommandContext) => void, reply: string | undefined): Command =>
+  (context) => {
+    end(context);
+    return reply;
+  };
+
 /** Longest first where one begins like another. */
 const COMMANDS: readonly (readonly [prefix: string, run: Command])[] = [
   ['qSupported:', supported],
@@ -160,7 +167,7 @@ const COMMANDS: readonly (readonly [prefix: string, run: Command])[] = [
   ['qC', says('QC1')],
   ['vCont?', says('vCont;c;C;s;S')],
   ['vCont', vCont],
-  ['vKill', (c) => (c.kill(), OK)],
+  ['vKill', ends((c) => c.kill(), OK)],
   ['?', (c) => c.stopReply()],
   ['g', ({ machine }) => readAll(machine)],
   ['G', ({ machine }, rest) => (writeAll(machine, rest) ? OK : E.register)],
@@ -179,8 +186,8 @@ const COMMANDS: readonly (readonly [prefix: string, run: Command])[] = [
   ['c', resume('continue', false)],
   ['S', resume('step', true)],
   ['C', resume('continue', true)],
-  ['D', (c) => (c.detach(), OK)],
-  ['k', (c) => (c.kill(), undefined)],
+  ['D', ends((c) => c.detach(), OK)],
+  ['k', ends((c) => c.kill(), undefined)],
 ];
 
 /** Answers a packet; an unknown one gets the empty reply, by which the protocol says "not supported". */
@@ -192,6 +199,9 @@ export const answer = (context: CommandContext, data: string): string | undefine
 /** Puts RIP where `c ADDR` and `s ADDR` say. */
 export const setRip = (machine: Machine, rip: bigint): void => {
   let digits = '';
-  for (let i = 0; i < 8; i++) digits += Number((rip >> BigInt(8 * i)) & 0xffn).toString(16).padStart(2, '0');
+  for (let i = 0; i < 8; i++)
+    digits += Number((rip >> BigInt(8 * i)) & 0xffn)
+      .toString(16)
+      .padStart(2, '0');
   writeOne(machine, RIP_NUMBER, digits);
 };

@@ -14,7 +14,9 @@ const exitsText = ({ vm }: Machine): string => {
 };
 
 const address = (word: string | undefined): bigint | undefined =>
-  word !== undefined && /^(0x[0-9a-f]{1,16}|[0-9]{1,20})$/i.test(word) ? BigInt.asUintN(64, BigInt(word)) : undefined;
+  word !== undefined && /^(0x[0-9a-f]{1,16}|[0-9]{1,20})$/i.test(word)
+    ? BigInt.asUintN(64, BigInt(word))
+    : undefined;
 
 const ROWS: readonly MonitorRow[] = [
   {
@@ -27,7 +29,9 @@ const ROWS: readonly MonitorRow[] = [
     says: 'walk ADDR     the walk of the guest page tables for a linear address',
     run: ({ vm }, [word]) => {
       const linear = address(word);
-      return linear === undefined ? `walk: '${word ?? ''}' is no address, like 0x1000\n` : walkText(vm, linear);
+      return linear === undefined
+        ? `walk: '${word ?? ''}' is no address, like 0x1000\n`
+        : walkText(vm, linear);
     },
   },
   { name: 'exits', says: 'exits         VM exits by reason', run: exitsText },
@@ -39,5 +43,7 @@ export const monitor = (machine: Machine, line: string): string => {
   const row = ROWS.find((r) => r.name === name);
   if (row !== undefined) return row.run(machine, words);
   const help = ROWS.map((r) => `  ${r.says}\n`).join('');
-  return name === 'help' || name === '' ? `monitor commands:\n${help}` : `there is no command '${name}'\n${help}`;
+  return name === 'help' || name === ''
+    ? `monitor commands:\n${help}`
+    : `there is no command '${name}'\n${help}`;
 };

@@ -87,6 +87,8 @@ export const packet = (data: string): Buffer => {
 export const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 /** Hexadecimal digits as bytes, or undefined when they are not. */
 export const fromHex = (text: string): Uint8Array | undefined =>
-  text.length % 2 === 0 && /^[0-9a-fA-F]*$/.test(text) ? Uint8Array.from(Buffer.from(text, 'hex')) : undefined;
+  text.length % 2 === 0 && /^[0-9a-fA-F]*$/.test(text)
+    ? Uint8Array.from(Buffer.from(text, 'hex'))
+    : undefined;
 /** Text as hexadecimal digits, for `monitor` output. */
 export const hexText = (text: string): string => Buffer.from(text, 'utf8').toString('hex');

@@ -6,9 +6,10 @@
  * through the VMCS and the hypervisor's registers, so that they are those of the guest at any stop. RIP, the general
  * registers, RFLAGS, XMM registers and FS and GS bases can be written; others refuse.
  */
-import { S } from '../../isa/state.js';
+
 import { writeRflags } from '../../cpu/rflags.js';
 import type { Vcpu } from '../../hypervisor/vcpu.js';
+import { S } from '../../isa/state.js';
 import { VMCS } from '../../vmx/port.js';
 import type { Machine } from '../machine.js';
 
@@ -94,7 +95,11 @@ const x87 = (i: number): RegisterRow => ({
   name: `st${i}`,
   bits: 80,
   type: 'i387_ext',
-  read: ({ machine: { hardware: { cpu } } }) => {
+  read: ({
+    machine: {
+      hardware: { cpu },
+    },
+  }) => {
     const at = S.x87 + 16 * ((((cpu.get32(S.fsw) >> TOP_SHIFT) & 7) + i) & 7);
     return cpu.get64(at) | (BigInt(cpu.get32(at + 8) & 0xffff) << 64n);
   },
@@ -112,8 +117,19 @@ const xmm = (i: number): RegisterRow => ({
   name: `xmm${i}`,
   bits: 128,
   type: 'vec128',
-  read: ({ machine: { hardware: { cpu } } }) => cpu.get64(S.xmm + 16 * i) | (cpu.get64(S.xmm + 16 * i + 8) << 64n),
-  write: ({ machine: { hardware: { cpu } } }, value) => {
+  read: ({
+    machine: {
+      hardware: { cpu },
+    },
+  }) => cpu.get64(S.xmm + 16 * i) | (cpu.get64(S.xmm + 16 * i + 8) << 64n),
+  write: (
+    {
+      machine: {
+        hardware: { cpu },
+      },
+    },
+    value,
+  ) => {
     cpu.set64(S.xmm + 16 * i, BigInt.asUintN(64, value));
     cpu.set64(S.xmm + 16 * i + 8, value >> 64n);
   },
@@ -179,7 +195,12 @@ const FEATURES: readonly Feature[] = [
   },
   {
     name: 'org.gnu.gdb.i386.sse',
-    types: VECTOR_TYPES + flagsType('i386_mxcsr', MXCSR_NAMES.map((name, bit) => [name, bit] as const)),
+    types:
+      VECTOR_TYPES +
+      flagsType(
+        'i386_mxcsr',
+        MXCSR_NAMES.map((name, bit) => [name, bit] as const),
+      ),
     rows: [
       ...Array.from({ length: 16 }, (_, i) => xmm(i)),
       stateWord('mxcsr', S.mxcsr, 'vector', 'i386_mxcsr'),
@@ -228,12 +249,16 @@ const viewOf = (machine: Machine): View => ({
 
 const littleEndian = (value: bigint, bits: number): string => {
   let text = '';
-  for (let i = 0; i < bits; i += 8) text += Number((value >> BigInt(i)) & 0xffn).toString(16).padStart(2, '0');
+  for (let i = 0; i < bits; i += 8)
+    text += Number((value >> BigInt(i)) & 0xffn)
+      .toString(16)
+      .padStart(2, '0');
   return text;
 };
 const fromLittleEndian = (digits: string): bigint => {
   let value = 0n;
-  for (let i = digits.length - 2; i >= 0; i -= 2) value = (value << 8n) | BigInt(Number.parseInt(digits.slice(i, i + 2), 16));
+  for (let i = digits.length - 2; i >= 0; i -= 2)
+    value = (value << 8n) | BigInt(Number.parseInt(digits.slice(i, i + 2), 16));
   return value;
 };
 
@@ -251,7 +276,8 @@ export const readOne = (machine: Machine, number: number): string | undefined =>
 /** `P`: false when the register does not exist, cannot be written, or the value has the wrong size. */
 export const writeOne = (machine: Machine, number: number, digits: string): boolean => {
   const row = ROWS[number];
-  if (row?.write === undefined || digits.length !== row.bits / 4 || !/^[0-9a-fA-F]*$/.test(digits)) return false;
+  if (row?.write === undefined || digits.length !== row.bits / 4 || !/^[0-9a-fA-F]*$/.test(digits))
+    return false;
   row.write(viewOf(machine), fromLittleEndian(digits));
   return true;
 };

@@ -53,7 +53,11 @@ export class GdbStub {
   /** @param port 0 for any free one. @throws LabError `gdb.port` */
   static async listen(machine: Machine, port: number): Promise<GdbStub> {
     if (!Number.isInteger(port) || port < 0 || port > 65535)
-      throw new LabError('gdb.port', `${port} is no TCP port`, 'give a number from 0 to 65535; 0 takes a free one');
+      throw new LabError(
+        'gdb.port',
+        `${port} is no TCP port`,
+        'give a number from 0 to 65535; 0 takes a free one',
+      );
     const server = createServer({ noDelay: true });
     const stub = new GdbStub(machine, server);
     await new Promise<void>((resolve, reject) => {
@@ -87,10 +91,10 @@ export class GdbStub {
     if (this.#socket === undefined) return otherwise;
     return Math.min(otherwise, retired + (this.#breakpoints.size > 0 ? SLICE.watched : SLICE.free));
   }
-  /** A slice has ended, and the machine can go on. */
-  ran(): void {
+  /** A slice has ended, and the machine can go on. @param whole up to its limit, or to a breakpoint */
+  ran(whole: boolean): void {
     if (this.#breakpoints.hit) this.#stopped(SIGNAL.trap, this.#swbreak ? 'swbreak:;' : '');
-    else if (this.#state === 'stepping') this.#stopped(SIGNAL.trap);
+    else if (this.#state === 'stepping' && whole) this.#stopped(SIGNAL.trap);
     else if (this.#interrupted) this.#stopped(SIGNAL.interrupt);
   }
   /** The machine has ended. After a fatal end the client may look around first. */
@@ -162,10 +166,10 @@ export class GdbStub {
           this.#queue.push(item.data);
           // a packet to a running machine stops it, as an interrupt does
           if (this.#state === 'running') this.#interrupted = true;
+          this.#work();
           break;
       }
     }
-    this.#work();
   }
   /** Answers packets while the machine stands still. */
   #work(): void {

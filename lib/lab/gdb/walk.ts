@@ -5,8 +5,8 @@
  * Tables and pages are looked for in memory slots only: what is mapped to a device is an address without bytes.
  */
 import { hex } from '../../base/bits.js';
-import { CR0, CR4, EFER } from '../../isa/state.js';
 import type { Vm } from '../../hypervisor/vm.js';
+import { CR0, CR4, EFER } from '../../isa/state.js';
 
 const P = 1n;
 const PS = 0x80n;
@@ -97,13 +97,19 @@ export const walkText = (vm: Vm, linear: bigint): string => {
   const w = walkGuest(vm, linear);
   const lines = [`${hex(linear)}: ${w.mode}, cr3 ${hex(vm.vcpu.cr3)}`];
   for (const s of w.steps)
-    lines.push(`  ${s.table.padEnd(5)} at ${hex(s.at)}: ${s.entry === undefined ? 'outside memory' : hex(s.entry, 16)}`);
+    lines.push(
+      `  ${s.table.padEnd(5)} at ${hex(s.at)}: ${s.entry === undefined ? 'outside memory' : hex(s.entry, 16)}`,
+    );
   if (w.gpa === undefined) lines.push(`  no translation: ${w.why}`);
   else {
     const frame = vm.slots.backed(Math.floor(w.gpa / 4096));
     const slot = vm.slots.slotOf(Math.floor(w.gpa / 4096));
     const host =
-      slot === undefined ? 'no memory (a device or nothing)' : frame === undefined ? 'not backed yet' : `host-physical ${hex(frame + (w.gpa % 4096))}`;
+      slot === undefined
+        ? 'no memory (a device or nothing)'
+        : frame === undefined
+          ? 'not backed yet'
+          : `host-physical ${hex(frame + (w.gpa % 4096))}`;
     lines.push(`  guest-physical ${hex(w.gpa)}, ${host}`);
   }
   return `${lines.join('\n')}\n`;
