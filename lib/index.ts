@@ -1,13 +1,17 @@
 /** What notebooks import: the lab on one default hypervisor. */
-import { Hypervisor } from './hypervisor/modules.js';
-import { boot as bootUnder, type BootOptions, type RunResult } from './lab/machine.js';
+
 import type { LoadOptions, ModuleName } from './hypervisor/modules.js';
+import { Hypervisor } from './hypervisor/modules.js';
+import { type BootOptions, boot as bootUnder, type RunResult } from './lab/machine.js';
 
 export const hypervisor = new Hypervisor();
 
 /** insmod: `loadModule('kvm-intel', { ept: false })` for shadow paging. Counters start at 0 unless `keepCounters`. */
-export const loadModule = (name: ModuleName, params: Readonly<Record<string, unknown>> = {}, options: LoadOptions = {}): void =>
-  hypervisor.loadModule(name, params, options);
+export const loadModule = (
+  name: ModuleName,
+  params: Readonly<Record<string, unknown>> = {},
+  options: LoadOptions = {},
+): void => hypervisor.loadModule(name, params, options);
 /** rmmod: refused while a VM runs. */
 export const unloadModule = (name: ModuleName): void => hypervisor.unloadModule(name);
 /** Boots a guest under the loaded module and runs it to its end. */
@@ -15,16 +19,16 @@ export const boot = (options: BootOptions = {}): Promise<RunResult> => bootUnder
 
 export { LabError } from './base/error.js';
 export { Hypervisor } from './hypervisor/modules.js';
-export type { BootOptions, Machine, Paging, Phase, RunResult } from './lab/machine.js';
-export { leafNumbers } from './lab/machine.js';
-export { countsOf, readings } from './lab/readings.js';
-export { compareCounts, compareCsv, compareText } from './lab/compare.js';
-export { exitFrame, frameToHTML } from './lab/frame.js';
-export { costChart, exitChart, phaseChart } from './lab/charts.js';
-export { chart, toSVG, vegaLibraryHTML } from './lab/plot.js';
-export { EXIT_REASONS } from './vmx/exit-reasons.js';
-export { check } from './lab/check.js';
 export { bootBoth } from './lab/both.js';
 export { type ChangedControl, changedControls } from './lab/changed-controls.js';
+export { costChart, exitChart, phaseChart } from './lab/charts.js';
+export { check } from './lab/check.js';
+export { compareCounts, compareCsv, compareText } from './lab/compare.js';
+export { exitFrame, frameToHTML } from './lab/frame.js';
 export { type LoggedQuery, queriesBesideLog, sampleLog } from './lab/leaf-log.js';
+export type { BootOptions, Machine, Paging, Phase, RunResult } from './lab/machine.js';
+export { leafNumbers } from './lab/machine.js';
+export { chart, toSVG, vegaLibraryHTML } from './lab/plot.js';
+export { countsOf, readings } from './lab/readings.js';
 export { type CostRow, costRows, type PhaseCounts, phaseCounts, sumOf } from './lab/run-tables.js';
+export { EXIT_REASONS } from './vmx/exit-reasons.js';

@@ -22,6 +22,7 @@ import type { Outcome, OutcomeKind } from '../hypervisor/next.js';
 import { createVm, type TimeModel, type Vm } from '../hypervisor/vm.js';
 import { VMCS } from '../vmx/fields.js';
 import { createHardware, type EngineName, type Hardware } from '../vmx/hardware.js';
+import { checkBootOptions } from './boot-checks.js';
 import { cpuStateText } from './cpu-log.js';
 import { checkDebugExit, extraDevices } from './extra-devices.js';
 import { GdbStub } from './gdb/stub.js';
@@ -179,16 +180,6 @@ export const leafNumbers = (layout: LabLayout): { readonly total: number; readon
   return { total: find('totals', 'total-exits'), byReason: find('exits-of-type') };
 };
 
-const checkMemory = (memory: number): void => {
-  if (!Number.isInteger(memory) || memory < 64 * 2 ** 20 || memory > 2 ** 31 || memory % 0x20_0000 !== 0) {
-    throw new LabError(
-      'machine.memory',
-      `guest memory of ${memory} bytes is not possible`,
-      'give a multiple of 2 MiB from 64M to 2G',
-    );
-  }
-};
-
 /** The serial console: text, lines, and who listens. */
 class Console {
   text = '';
@@ -284,7 +275,7 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
   const { intel } = hypervisor.require();
   const paging: Paging = intel.ept ? 'ept' : 'shadow';
   const memory = options.memory ?? DEFAULT_MEMORY;
-  checkMemory(memory);
+  checkBootOptions(options, memory);
   const layout = checkLabLayout(options.leaves ?? 'F2020');
   const own = freestanding(options, memory);
   if (own !== undefined && intel.ept && !intel.unrestricted_guest)

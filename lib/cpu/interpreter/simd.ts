@@ -53,8 +53,6 @@ export const SIMD: Readonly<Record<SimdOp | SimdShift, number>> = {
   'i16x8.max_u': 153,
   'i16x8.avgr_u': 155,
   'i16x8.extmul_low_i8x16_u': 158,
-  'i16x8.q15mulr_sat_s': 130, 'i16x8.extend_low_i8x16_s': 135, 'i16x8.extend_low_i8x16_u': 137,
-  'i32x4.extend_low_i16x8_s': 167, 'i32x4.extend_low_i16x8_u': 169, 'i64x2.extend_low_i32x4_s': 199, 'i64x2.extend_low_i32x4_u': 201,
   'i32x4.abs': 160,
   'i32x4.neg': 161,
   'i32x4.bitmask': 164,

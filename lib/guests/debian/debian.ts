@@ -4,7 +4,7 @@
  * Boots through the 64-bit entry of the uncompressed kernel, as a micro-VM monitor does: no firmware, no boot loader.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { LabError } from '../../base/error.js';
 import { extractVmlinux, isBzImage } from '../../loaders/bzimage.js';
@@ -32,6 +32,7 @@ export interface DebianOptions extends LinuxGuestOptions {
 
 const readUserFile = (file: string, what: string): Uint8Array => {
   if (!existsSync(file)) throw new LabError('guest.file', `${what} ${file} does not exist`);
+  if (!statSync(file).isFile()) throw new LabError('guest.file', `${what} ${file} is not a file`);
   return readFileSync(file);
 };
 

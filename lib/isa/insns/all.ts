@@ -7,21 +7,21 @@ import { BIT_ROWS } from './bits.js';
 import { CONTROL_ROWS } from './control.js';
 import { CONVERT_ROWS } from './convert.js';
 import { FLAG_ROWS } from './flags.js';
+import { FPU_STATE_ROWS } from './fpu-state.js';
+import { IO_ROWS } from './io.js';
+import { MMX_ROWS } from './mmx.js';
 import { MOVE_ROWS } from './move.js';
 import { MULTIPLY_ROWS } from './multiply.js';
 import { SHIFT_ROWS } from './shift.js';
-import { STACK_ROWS } from './stack.js';
-import { STRING_ROWS } from './string.js';
-import { FPU_STATE_ROWS } from './fpu-state.js';
-import { MMX_ROWS } from './mmx.js';
 import { SSE_FP_ROWS } from './sse-fp.js';
 import { SSE_INT_ROWS } from './sse-int.js';
 import { SSE_MOVE_ROWS } from './sse-move.js';
-import { X87_ROWS } from './x87.js';
-import { IO_ROWS } from './io.js';
+import { STACK_ROWS } from './stack.js';
+import { STRING_ROWS } from './string.js';
 import { SYSTEM_ROWS } from './system.js';
 import { TRANSFER_ROWS } from './transfer.js';
 import { VMX_ROWS } from './vmx.js';
+import { X87_ROWS } from './x87.js';
 
 export const ROWS: readonly InsnRow[] = [
   ...ALU_ROWS,

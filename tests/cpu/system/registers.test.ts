@@ -235,6 +235,8 @@ describe.each(ENGINES)('%s', (engine) => {
       f.run('fb');
       expect(f.cpu.get32(S.interruptibility)).toBe(0);
       f.run('fa');
+      // somebody watches: the interpreter then leaves behind STI
+      f.cpu.set32(S.attention, 1);
       f.run('fb');
       expect([f.cpu.get32(S.interruptibility), f.cpu.get32(S.leave)]).toEqual([1, LEAVE.attention]);
       const g = fresh(3);
