@@ -9,6 +9,7 @@ import { arithmeticFlags } from '../../lib/isa/flags.js';
 import type { Insn } from '../../lib/isa/rows.js';
 import { ARITHMETIC_FLAGS, LEAVE, S, SEG } from '../../lib/isa/state.js';
 import { LEFT } from '../../lib/memory/access.js';
+import { HELPERS } from '../../lib/vmx/hardware.js';
 import { type MachineState, WINDOW, WINDOW_BYTES } from '../hardware/state.js';
 import { Bench, P, U, W } from '../memory/fixture.js';
 
@@ -111,7 +112,7 @@ export const interpreterMachine = (fixed = false): ((code: Uint8Array, before: M
     cpu.set32(S.segAttr + 4 * s, s === SEG.cs ? 0xa09b : 0xc093);
   }
   cpu.set32(S.stackSize, 64);
-  const engine = createInterpreter(cpu, mmu, {});
+  const engine = createInterpreter(cpu, mmu, HELPERS);
   const windowAt = WINDOW_FRAME + Number(WINDOW & 0xfffn);
   let used = 0;
   return (code, before) => {

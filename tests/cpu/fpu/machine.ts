@@ -2,13 +2,13 @@
 
 import { Cpu } from '../../../lib/cpu/core.js';
 import type { Engine } from '../../../lib/cpu/engine.js';
-import { FPU_HELPERS } from '../../../lib/cpu/fpu/helpers.js';
 import { createInterpreter } from '../../../lib/cpu/interpreter/interpreter.js';
 import { createReference } from '../../../lib/cpu/reference.js';
 import { readRflags, writeRflags } from '../../../lib/cpu/rflags.js';
 import { CR0, CR4, LEAVE, S, VECTOR } from '../../../lib/isa/state.js';
 import { createMmu } from '../../../lib/memory/mmu.js';
 import { Ram } from '../../../lib/memory/ram.js';
+import { HELPERS } from '../../../lib/vmx/hardware.js';
 
 /** Offsets and size of `struct state`. */
 export const AT = {
@@ -40,7 +40,7 @@ export const createMachine = (name: 'reference' | 'interpreter'): Machine => {
   const mmu = createMmu(cpu);
   cpu.mmu = mmu;
   const engine: Engine =
-    name === 'reference' ? createReference(cpu, FPU_HELPERS) : createInterpreter(cpu, mmu, FPU_HELPERS);
+    name === 'reference' ? createReference(cpu, HELPERS) : createInterpreter(cpu, mmu, HELPERS);
   cpu.set32(S.cr0, CR0.pe | CR0.ne | CR0.et);
   cpu.set32(S.cr4, CR4.osfxsr | CR4.osxmmexcpt);
   cpu.set32(S.mode, 64);
