@@ -2,7 +2,7 @@
  * One encoding for every handler that booting Debian and running its tools needs, in 64-bit mode: built together when a
  * machine is made, because one module of many handlers is smaller, faster to build and faster to run than hundreds.
  *
- * Only speed depends on this list: what is not on it is built when it is met. `npm run handlers` writes it anew.
+ * Only speed depends on this list: what is not on it is built when it is met, and named by `CodeCache.onNewHandler`.
  */
 // biome-ignore format: a list of bytes
 export const COMMON = `

@@ -6,7 +6,7 @@
  *    6 u16 r1        the second
  *    8 u16 base      state address of the base register, `zero`, or `pageRip` (RIP-relative)
  *   10 u16 index
- *   12 u16 seg       state address of the segment base
+ *   12 u16           unused
  *   14 u8  scale     0..3
  *   15 u8  segment   number of the segment register (`SEG`)
  *   16 i32 disp      displacement; RIP-relative: from the start of the page; branches: target offset from the page start
@@ -24,7 +24,6 @@ export const R = {
   r1: 6,
   base: 8,
   index: 10,
-  seg: 12,
   scale: 14,
   segment: 15,
   disp: 16,

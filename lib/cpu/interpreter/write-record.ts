@@ -22,7 +22,6 @@ export const writeRecord = (
   i32[(record + R.disp) >>> 2] = 0;
   u16[half + R.index / 2] = at(S.zero);
   u16[half + R.base / 2] = at(S.zero);
-  u16[half + R.seg / 2] = at(S.zero);
   u8[record + R.scale] = 0;
   const m = insn.mem;
   if (m !== undefined) {

@@ -87,6 +87,26 @@ const basic: readonly (readonly [string, number, string, Sem, Partial<InsnRow>])
   ['cmp', 7, 'CMP—Compare Two Operands', cmp, { flags: ARITHMETIC }],
 ];
 
+const inc: Sem = (o, d) => {
+  const one = o.imm(1, d.w);
+  o.flags.inc(
+    o.add(
+      d.rmw((v) => o.add(v, one)),
+      one,
+    ),
+  );
+};
+
+const dec: Sem = (o, d) => {
+  const one = o.imm(1, d.w);
+  o.flags.dec(
+    o.sub(
+      d.rmw((v) => o.sub(v, one)),
+      one,
+    ),
+  );
+};
+
 export const ALU_ROWS: readonly InsnRow[] = [
   ...basic.map(([name, n, sdm, sem, rest]): InsnRow => ({ name, forms: eightForms(n), sdm, sem, ...rest })),
   ...basic.map(([name, n, sdm, sem, rest]): InsnRow => alias82(name, n, { sdm, sem, ...rest })),
@@ -132,15 +152,7 @@ export const ALU_ROWS: readonly InsnRow[] = [
     sdm: 'INC—Increment by 1',
     lock: true,
     flags: { w: 'oszap' },
-    sem: (o, d) => {
-      const one = o.imm(1, d.w);
-      o.flags.inc(
-        o.add(
-          d.rmw((v) => o.add(v, one)),
-          one,
-        ),
-      );
-    },
+    sem: inc,
   },
   {
     name: 'inc',
@@ -148,15 +160,7 @@ export const ALU_ROWS: readonly InsnRow[] = [
     modes: 'no64',
     sdm: 'INC—Increment by 1',
     flags: { w: 'oszap' },
-    sem: (o, d) => {
-      const one = o.imm(1, d.w);
-      o.flags.inc(
-        o.add(
-          d.rmw((v) => o.add(v, one)),
-          one,
-        ),
-      );
-    },
+    sem: inc,
   },
   {
     name: 'dec',
@@ -164,15 +168,7 @@ export const ALU_ROWS: readonly InsnRow[] = [
     sdm: 'DEC—Decrement by 1',
     lock: true,
     flags: { w: 'oszap' },
-    sem: (o, d) => {
-      const one = o.imm(1, d.w);
-      o.flags.dec(
-        o.sub(
-          d.rmw((v) => o.sub(v, one)),
-          one,
-        ),
-      );
-    },
+    sem: dec,
   },
   {
     name: 'dec',
@@ -180,14 +176,6 @@ export const ALU_ROWS: readonly InsnRow[] = [
     modes: 'no64',
     sdm: 'DEC—Decrement by 1',
     flags: { w: 'oszap' },
-    sem: (o, d) => {
-      const one = o.imm(1, d.w);
-      o.flags.dec(
-        o.sub(
-          d.rmw((v) => o.sub(v, one)),
-          one,
-        ),
-      );
-    },
+    sem: dec,
   },
 ];
