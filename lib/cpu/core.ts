@@ -8,6 +8,7 @@
  * What counts as an instruction: every retired instruction 1, every iteration of a REP instruction 1, faulting
  * attempts, instructions that exit and injected events 0. `retired()` is exact whenever TypeScript runs.
  */
+import type { CpuModel } from '../isa/cpuid.js';
 import { LEAVE, S } from '../isa/state.js';
 import { LAYOUT, type Ram } from '../memory/ram.js';
 
@@ -80,6 +81,8 @@ export interface NonRoot {
   boundary(): boolean;
   /** The physical TSC at which `boundary` must be asked again; Infinity when nothing is timed. */
   deadline(): number;
+  /** RDPID is there only with the control that enables RDTSCP; absent: it is there. */
+  allowsRdpid?(): boolean;
   /** True while a window exit or a pending debug exception makes every boundary of interest; the run loop keeps `S.attention` equal to it. */
   watching(): boolean;
 }
@@ -130,8 +133,18 @@ export interface PortBus {
   write(port: number, size: 1 | 2 | 4, value: number): void;
 }
 
+/** What a processor is made with. */
+export interface CpuOptions {
+  /** What CPUID advertises (`CPU_MODELS`); 'lab' unless given. Every engine executes every row whatever the model. */
+  readonly model?: CpuModel;
+  /** Seed of RDRAND and RDSEED. */
+  readonly seed?: number;
+}
+
 export class Cpu {
   readonly ram: Ram;
+  readonly model: CpuModel;
+  readonly seed: number;
   /** Linear-memory address of the state. */
   readonly at: number = LAYOUT.state;
   readonly i32: Int32Array;
@@ -165,8 +178,11 @@ export class Cpu {
   /** MSRs that no instruction uses (MTRRs, machine checks, microcode); rows with `plain` in `isa/msrs.ts`. */
   readonly plainMsrs = new Map<number, bigint>();
 
-  constructor(ram: Ram) {
+  constructor(ram: Ram, options: CpuOptions = {}) {
     this.ram = ram;
+    this.model = options.model ?? 'lab';
+    this.seed = options.seed ?? 0;
+
     this.i32 = ram.i32;
     this.u32 = ram.u32;
     this.u64 = ram.u64;

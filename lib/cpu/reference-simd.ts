@@ -46,6 +46,7 @@ const BINARY: Readonly<Record<string, LaneOp>> = {
   add_sat_u: [false, (a, b, bits) => saturate(a + b, bits, false)],
   sub_sat_s: [true, (a, b, bits) => saturate(a - b, bits, true)],
   sub_sat_u: [false, (a, b, bits) => saturate(a - b, bits, false)],
+  q15mulr_sat_s: [true, (a, b, bits) => saturate((a * b + 0x4000n) >> 15n, bits, true)],
 };
 
 const FULL = (1n << 128n) - 1n;
@@ -109,6 +110,7 @@ export const simdOp = (op: SimdOp, a: bigint, b: bigint): bigint => {
           bits,
         );
       }
+      if (name.startsWith('extend_low_')) return join(lanes(a, bits / 2, signed).slice(0, 128 / bits), bits);
       if (name.startsWith('extmul_')) {
         const half = 64 / bits;
         const skip = name.startsWith('extmul_high') ? 2 * half : 0;

@@ -200,7 +200,9 @@ class ReferenceEngine implements Engine {
     const cpu = this.#cpu;
     const mode = cpu.get32(S.mode) as 16 | 32 | 64;
     const rip = cpu.rip;
-    const linear = mode === 64 ? rip : BigInt.asUintN(32, cpu.get64(S.segBase + 8 * SEG.cs) + rip);
+    const base = mode === 64 ? 0 : cpu.getNumber(S.segBase + 8 * SEG.cs);
+    // not a conditional of two 64-bit values: V8 of Node 20 aborts when one is shifted in optimised code
+    const linear = BigInt.asUintN(mode === 64 ? 64 : 32, rip + BigInt(base));
     let allowed = 16;
     if (mode !== 64) {
       const beyond = BigInt(cpu.get32(S.segLimit + 4 * SEG.cs)) - rip + 1n;

@@ -245,7 +245,7 @@ const basicLeaf = (leaf: number, hw: Hardware, xcr0: number, umip: boolean): Ent
       const out: Entry[] = [{ eax: e.eax & xcr0, ebx: 0, ecx: e.ecx, edx: 0 }];
       // XSAVEOPT, XSAVEC, XGETBV(1), XSAVES as the processor has them
       const features = hw(0xd, 1);
-      out.push({ eax: features.eax & 0xf, ebx: 0, ecx: 0, edx: 0 });
+      out.push({ eax: features.eax & 0xf, ebx: features.ebx, ecx: 0, edx: 0 });
       if ((xcr0 & 4) !== 0) out.push(hw(0xd, 2));
       return out;
     }

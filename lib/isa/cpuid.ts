@@ -10,6 +10,8 @@ import type { InsnRow } from './rows.js';
 export interface FeatureRow {
   readonly name: string;
   readonly leaf: number;
+  /** 0 unless given. */
+  readonly subleaf?: number;
   readonly register: 'eax' | 'ebx' | 'ecx' | 'edx';
   readonly bit: number;
   /**
@@ -17,7 +19,17 @@ export interface FeatureRow {
    */
   readonly by: 'processor' | 'rows';
   readonly all?: readonly string[];
+  /** First processor model that advertises it; absent: every model does. */
+  readonly model?: CpuModel;
 }
+
+/**
+ * Processor models, each of which advertises what those before it do, and more. `lab` is what the lab's guests boot with;
+ * `v2` completes the level x86-64-v2 of the System V ABI; `full` is everything that is implemented. What a processor
+ * executes does not depend on its model.
+ */
+export const CPU_MODELS = ['lab', 'v2', 'full'] as const;
+export type CpuModel = (typeof CPU_MODELS)[number];
 
 const names = (text: string): readonly string[] => text.split(/\s+/);
 
@@ -26,7 +38,7 @@ const SSSE3 = names(
   'pabsb pabsw pabsd palignr phaddw phaddd phaddsw phsubw phsubd phsubsw pmaddubsw pmulhrsw pshufb psignb psignw psignd',
 );
 const SSE4_1 = names(
-  'blendpd blendps blendvpd blendvps dppd dpps extractps insertps movntdqa mpsadbw packusdw pblendvb pblendw pcmpeqq pextrb phminposuw pinsrb pmaxsb pmaxsd pmaxud pmaxuw pminsb pminsd pminud pminuw pmovsxbw pmovzxbw pmuldq pmulld ptest roundpd roundps roundsd roundss',
+  'blendpd blendps blendvpd blendvps dppd dpps extractps insertps movntdqa mpsadbw packusdw pblendvb pblendw pcmpeqq pextrb pextrd pextrw phminposuw pinsrb pinsrd pmaxsb pmaxsd pmaxud pmaxuw pminsb pminsd pminud pminuw pmovsxbd pmovsxbq pmovsxbw pmovsxdq pmovsxwd pmovsxwq pmovzxbd pmovzxbq pmovzxbw pmovzxdq pmovzxwd pmovzxwq pmuldq pmulld ptest roundpd roundps roundsd roundss',
 );
 const SSE4_2 = names('crc32 pcmpestri pcmpestrm pcmpgtq pcmpistri pcmpistrm');
 const BMI1 = names('andn bextr blsi blsmsk blsr tzcnt');
@@ -60,31 +72,39 @@ export const FEATURES: readonly FeatureRow[] = [
   { name: 'sse2', leaf: 1, register: 'edx', bit: 26, by: 'rows' },
   { name: 'ss', leaf: 1, register: 'edx', bit: 27, by: 'processor' },
 
-  { name: 'pni', leaf: 1, register: 'ecx', bit: 0, by: 'rows', all: SSE3 },
-  { name: 'pclmulqdq', leaf: 1, register: 'ecx', bit: 1, by: 'rows' },
+  { name: 'pni', leaf: 1, register: 'ecx', bit: 0, by: 'rows', all: SSE3, model: 'v2' },
+  { name: 'pclmulqdq', leaf: 1, register: 'ecx', bit: 1, by: 'rows', model: 'full' },
   { name: 'vmx', leaf: 1, register: 'ecx', bit: 5, by: 'processor' },
-  { name: 'ssse3', leaf: 1, register: 'ecx', bit: 9, by: 'rows', all: SSSE3 },
+  { name: 'ssse3', leaf: 1, register: 'ecx', bit: 9, by: 'rows', all: SSSE3, model: 'v2' },
   { name: 'cx16', leaf: 1, register: 'ecx', bit: 13, by: 'rows' },
   { name: 'pcid', leaf: 1, register: 'ecx', bit: 17, by: 'processor' },
-  { name: 'sse4_1', leaf: 1, register: 'ecx', bit: 19, by: 'rows', all: SSE4_1 },
-  { name: 'sse4_2', leaf: 1, register: 'ecx', bit: 20, by: 'rows', all: SSE4_2 },
+  { name: 'sse4_1', leaf: 1, register: 'ecx', bit: 19, by: 'rows', all: SSE4_1, model: 'v2' },
+  { name: 'sse4_2', leaf: 1, register: 'ecx', bit: 20, by: 'rows', all: SSE4_2, model: 'v2' },
   { name: 'x2apic', leaf: 1, register: 'ecx', bit: 21, by: 'processor' },
   { name: 'movbe', leaf: 1, register: 'ecx', bit: 22, by: 'rows' },
   { name: 'popcnt', leaf: 1, register: 'ecx', bit: 23, by: 'rows' },
   { name: 'tsc_deadline_timer', leaf: 1, register: 'ecx', bit: 24, by: 'processor' },
-  { name: 'aes', leaf: 1, register: 'ecx', bit: 25, by: 'rows', all: AES },
+  { name: 'aes', leaf: 1, register: 'ecx', bit: 25, by: 'rows', all: AES, model: 'full' },
   { name: 'xsave', leaf: 1, register: 'ecx', bit: 26, by: 'rows', all: ['xsave', 'xrstor', 'xgetbv', 'xsetbv'] },
-  { name: 'rdrand', leaf: 1, register: 'ecx', bit: 30, by: 'rows' },
+  { name: 'rdrand', leaf: 1, register: 'ecx', bit: 30, by: 'rows', model: 'full' },
 
   { name: 'fsgsbase', leaf: 7, register: 'ebx', bit: 0, by: 'rows' },
-  { name: 'bmi1', leaf: 7, register: 'ebx', bit: 3, by: 'rows', all: BMI1 },
+  { name: 'bmi1', leaf: 7, register: 'ebx', bit: 3, by: 'rows', all: BMI1, model: 'full' },
   { name: 'smep', leaf: 7, register: 'ebx', bit: 7, by: 'processor' },
-  { name: 'bmi2', leaf: 7, register: 'ebx', bit: 8, by: 'rows', all: BMI2 },
+  { name: 'bmi2', leaf: 7, register: 'ebx', bit: 8, by: 'rows', all: BMI2, model: 'full' },
   { name: 'invpcid', leaf: 7, register: 'ebx', bit: 10, by: 'rows' },
-  { name: 'rdseed', leaf: 7, register: 'ebx', bit: 18, by: 'rows' },
+  { name: 'rdseed', leaf: 7, register: 'ebx', bit: 18, by: 'rows', model: 'full' },
   { name: 'adx', leaf: 7, register: 'ebx', bit: 19, by: 'rows', all: ['adcx', 'adox'] },
   { name: 'smap', leaf: 7, register: 'ebx', bit: 20, by: 'rows', all: ['stac', 'clac'] },
+  { name: 'clflushopt', leaf: 7, register: 'ebx', bit: 23, by: 'rows', model: 'full' },
+  { name: 'clwb', leaf: 7, register: 'ebx', bit: 24, by: 'rows', model: 'full' },
   { name: 'umip', leaf: 7, register: 'ecx', bit: 2, by: 'processor' },
+  { name: 'rdpid', leaf: 7, register: 'ecx', bit: 22, by: 'rows', model: 'full' },
+
+  { name: 'xsaveopt', leaf: 0xd, subleaf: 1, register: 'eax', bit: 0, by: 'rows' },
+  { name: 'xsavec', leaf: 0xd, subleaf: 1, register: 'eax', bit: 1, by: 'rows', model: 'full' },
+  { name: 'xgetbv1', leaf: 0xd, subleaf: 1, register: 'eax', bit: 2, by: 'processor', model: 'full' },
+  { name: 'xsaves', leaf: 0xd, subleaf: 1, register: 'eax', bit: 3, by: 'rows', all: ['xsaves', 'xrstors'], model: 'full' },
 
   { name: 'lahf_lm', leaf: EXTENDED, register: 'ecx', bit: 0, by: 'processor' },
   { name: 'lzcnt', leaf: EXTENDED, register: 'ecx', bit: 5, by: 'rows' },
@@ -107,7 +127,7 @@ export const FEATURE_ALIASES: Readonly<Record<string, string>> = {
   x87: 'fpu',
 };
 
-/** Names of the features that the rows implement. */
+/** Names of the features that are implemented. */
 export const implementedFeatures = (rows: readonly InsnRow[]): ReadonlySet<string> => {
   const tagged = new Set<string>();
   const mnemonics = new Set<string>();
@@ -123,4 +143,14 @@ export const implementedFeatures = (rows: readonly InsnRow[]): ReadonlySet<strin
     else if (tagged.has(row.name) && (row.all ?? []).every((m) => mnemonics.has(m))) features.add(row.name);
   }
   return features;
+};
+
+/** Names of the features that a model advertises, of those that are implemented. */
+export const advertisedFeatures = (
+  model: CpuModel,
+  implemented: ReadonlySet<string>,
+): ReadonlySet<string> => {
+  const level = CPU_MODELS.indexOf(model);
+  const names = FEATURES.filter((f) => f.model === undefined || CPU_MODELS.indexOf(f.model) <= level);
+  return new Set(names.map((f) => f.name).filter((name) => implemented.has(name)));
 };

@@ -2,12 +2,12 @@
  * The instruction decoder: bytes to `Insn`, driven by the opcode maps.
  *
  * SDM volume 2, chapter 2, "Instruction Format": legacy prefixes, REX, opcode maps, ModRM and SIB, displacements and
- * immediates, in 16-, 32- and 64-bit code. VEX, EVEX and XOP have no forms, so their bytes are undefined. The last of
- * several prefixes of a group counts; 64-bit mode ignores CS, DS, ES and SS overrides; near branches of 64-bit mode
+ * immediates, in 16-, 32- and 64-bit code. VEX is decoded for forms with VEX.L = 0; EVEX and XOP have none, so their
+ * bytes are undefined. The last of several prefixes of a group counts; 64-bit mode ignores CS, DS, ES and SS overrides; near branches of 64-bit mode
  * ignore 66 (Intel's behaviour). Whether real or virtual-8086 mode forbids a form (`protected`) is left to the engine.
  */
 import { type Form, type FormOperand, oddBytes, typeWidth } from './forms.js';
-import { entryIndex, FORMS, OPCODES } from './opcodes.js';
+import { entryIndex, FORMS, OPCODES, VEX_MAPS } from './opcodes.js';
 import type { Decode, Decoded, Insn, InsnOperand, MemoryOperand } from './rows.js';
 import { SEG } from './state.js';
 import type { Condition, Width } from './verbs.js';
@@ -274,7 +274,27 @@ export const decode: Decode = (bytes, start, available, mode) => {
     } else repeat = opcode;
   }
   let map = 0;
-  if (opcode === 0x0f) {
+  let slot = repeat !== 0 ? (repeat === 0xf3 ? 2 : 3) : size66 ? 1 : 0;
+  // VEX.vvvv, or -1 without VEX
+  let vvvv = -1;
+  if (opcode === 0xc4 || opcode === 0xc5) {
+    if (mode !== 64 && pos >= limit) return stopped(start, available);
+    if (mode === 64 || bytes[pos] >= 0xc0) {
+      const three = opcode === 0xc4;
+      if (pos + (three ? 2 : 1) >= limit) return stopped(start, available);
+      // the inverted R, X and B, and the map, or those that two bytes stand for
+      const first = three ? bytes[pos++] : (bytes[pos] & 0x80) | 0x61;
+      const last = three ? bytes[pos++] : bytes[pos++] & 0x7f;
+      map = first & 0x1f;
+      if (rex !== 0 || repeat !== 0 || size66 || lock || (last & 4) !== 0 || map === 0 || map > 3)
+        return 'undefined';
+      map += VEX_MAPS;
+      slot = last & 3;
+      vvvv = (~last >> 3) & 15;
+      if (mode === 64) rex = 0x40 | ((last >> 4) & 8) | ((~first >> 5) & 7);
+      opcode = bytes[pos++];
+    }
+  } else if (opcode === 0x0f) {
     if (pos >= limit) return stopped(start, available);
     opcode = bytes[pos++];
     map = 1;
@@ -284,7 +304,6 @@ export const decode: Decode = (bytes, start, available, mode) => {
       opcode = bytes[pos++];
     }
   }
-  const slot = repeat !== 0 ? (repeat === 0xf3 ? 2 : 3) : size66 ? 1 : 0;
   const column = mode !== 64 ? 0 : 1 + ((rex >> 3) & 1) + ((rex & 1) << 1);
   const entry = OPCODES.entries[entryIndex(map, opcode, slot, column)];
   if (entry === -1) return 'undefined';
@@ -296,6 +315,7 @@ export const decode: Decode = (bytes, start, available, mode) => {
   }
   const form: Form = FORMS[number];
   const row = form.row;
+  if (vvvv > 0 && !form.codes.some((c) => c.from === 'vvvv')) return 'undefined';
 
   let w: Width;
   if (!form.sized) w = form.fixedWidth;
@@ -304,7 +324,7 @@ export const decode: Decode = (bytes, start, available, mode) => {
     if (mode === 64) {
       if (row.size === 'f64' || (rex & 8) !== 0) w = 64;
       else w = operand66 ? 16 : row.size === 'd64' ? 64 : 32;
-    } else w = (mode === 16) === operand66 ? 32 : 16;
+    } else w = form.vex || (mode === 16) === operand66 ? 32 : 16;
   }
   at.w = w;
   at.aw = mode === 64 ? (size67 ? 32 : 64) : (mode === 16) === size67 ? 32 : 16;
@@ -334,6 +354,9 @@ export const decode: Decode = (bytes, start, available, mode) => {
       }
       case 'rm':
         operands.push(mem !== undefined ? memoryOperand(op) : operandOf(op, (modrm & 7) | ((rex & 1) << 3)));
+        break;
+      case 'vvvv':
+        operands.push(operandOf(op, mode === 64 ? vvvv : vvvv & 7));
         break;
       case 'opcode':
         operands.push(operandOf(op, (opcode & 7) | ((rex & 1) << 3)));

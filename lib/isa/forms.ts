@@ -4,7 +4,7 @@
  * SDM volume 2, "Instruction Format", "Interpreting the Instruction Reference Pages" and appendix A, "Opcode Map" (codes
  * for addressing method and operand type). Codes of this project's own: `Ibs` is an immediate byte sign-extended to the
  * operand size, `Rv/Mw` gives the register and the memory form of one ModRM operand different types, `M512` is memory of
- * so many bytes, `STi` an x87 register in ModRM.rm. VEX and EVEX encodings are not modelled.
+ * so many bytes, `STi` an x87 register in ModRM.rm. Of VEX encodings, those with L = 0 (`vex.lz`) are known; EVEX is not.
  */
 import { InvariantError } from '../base/error.js';
 import type { InsnOperand, InsnRow } from './rows.js';
@@ -39,7 +39,7 @@ export type OperandType = (typeof TYPE_NAMES)[number] | number;
 export interface FormOperand {
   readonly code: string;
   /** `implicit`: string operands, which are not listed among the operands of a decoded instruction. */
-  readonly from: 'reg' | 'rm' | 'opcode' | 'fixed' | 'immediate' | 'moffs' | 'implicit';
+  readonly from: 'reg' | 'rm' | 'vvvv' | 'opcode' | 'fixed' | 'immediate' | 'moffs' | 'implicit';
   /** Kind of the operand when it is not memory. */
   readonly kind: InsnOperand['kind'];
   /** Type of the operand, and of its memory variant. */
@@ -57,6 +57,8 @@ export interface Form {
   readonly row: InsnRow;
   readonly text: string;
   readonly number: number;
+  /** VEX-encoded: the prefix holds the opcode map, the mandatory prefix, REX.W and an operand. VEX.L must be 0. */
+  readonly vex: boolean;
   /** 0 one byte, 1 `0f`, 2 `0f 38`, 3 `0f 3a`. */
   readonly map: 0 | 1 | 2 | 3;
   readonly opcode: number;
@@ -203,6 +205,8 @@ export const parseOperand = (code: string): FormOperand | undefined => {
       return operand(code, 'rm', 'reg', type);
     case 'G':
       return operand(code, 'reg', 'reg', type);
+    case 'B':
+      return operand(code, 'vvvv', 'reg', type);
     case 'Z':
       return operand(code, 'opcode', 'reg', type);
     case 'I':
@@ -263,6 +267,8 @@ export const parseForm = (row: InsnRow, text: string, number: number): Form => {
   };
   const tokens = text.split(' ');
   let i = 0;
+  const vex = tokens[i] === 'vex.lz';
+  if (vex) i++;
   let prefix: Form['prefix'] = 'any';
   if (/^(np|66|f2|f3|nfx)$/.test(tokens[i])) prefix = tokens[i++] as Form['prefix'];
   let rexW: Form['rexW'] = 'any';
@@ -273,6 +279,10 @@ export const parseForm = (row: InsnRow, text: string, number: number): Form => {
     map = tokens[i] === '38' ? 2 : tokens[i] === '3a' ? 3 : 1;
     if (map > 1) i++;
   }
+  check(
+    !vex || (map > 0 && prefix !== 'any' && prefix !== 'nfx'),
+    'VEX gives the map and the mandatory prefix',
+  );
   const byte = /^([0-9a-f]{2})(\+r|\+cc)?$/.exec(tokens[i++] ?? '');
   check(byte !== null, 'no opcode byte');
   const opcode = Number.parseInt(byte[1], 16);
@@ -307,6 +317,7 @@ export const parseForm = (row: InsnRow, text: string, number: number): Form => {
   check(modrm || !has((c) => c.from === 'rm' || c.from === 'reg'), 'an operand needs ModRM');
   check(!(digit >= 0 && has((c) => c.from === 'reg')), 'an operand uses the reg field of a group');
   check(codes.filter((c) => c.from === 'rm').length <= 1, 'two operands use the rm field');
+  check(vex || !has((c) => c.from === 'vvvv'), 'an operand needs VEX');
 
   const modIgnored = has((c) => c.kind === 'cr' || c.kind === 'dr');
   for (const c of codes) {
@@ -319,6 +330,7 @@ export const parseForm = (row: InsnRow, text: string, number: number): Form => {
     row,
     text,
     number,
+    vex,
     map,
     opcode,
     plus,

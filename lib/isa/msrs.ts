@@ -45,6 +45,7 @@ export const MSR = {
   pat: 0x277,
   mtrrDefType: 0x2ff,
   tscDeadline: 0x6e0,
+  xss: 0xda0,
   efer: 0xc000_0080,
   star: 0xc000_0081,
   lstar: 0xc000_0082,
@@ -102,6 +103,8 @@ export const MSR_ROWS: readonly MsrRow[] = [
   { name: 'IA32_PAT', number: MSR.pat, kind: 'special', offset: S.pat, value: 0x0007_0406_0007_0406n },
   { name: 'IA32_MTRR_DEF_TYPE', number: MSR.mtrrDefType, kind: 'plain', writable: 0xcffn },
   { name: 'IA32_TSC_DEADLINE', number: MSR.tscDeadline, kind: 'plain' },
+  // no supervisor state components
+  { name: 'IA32_XSS', number: MSR.xss, kind: 'state', offset: S.xss, writable: 0n },
   { name: 'IA32_EFER', number: MSR.efer, kind: 'special', offset: S.efer, writable: BigInt(EFER.sce | EFER.lme | EFER.lma | EFER.nxe) },
   { name: 'IA32_STAR', number: MSR.star, kind: 'state', offset: S.star },
   { name: 'IA32_LSTAR', number: MSR.lstar, kind: 'state', offset: S.lstar, canonical: true },

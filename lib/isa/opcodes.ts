@@ -27,10 +27,14 @@ export interface OpcodeMaps {
   readonly groups: readonly Int16Array[];
 }
 
+/** VEX-encoded forms have maps of their own, behind the others. */
+export const VEX_MAPS = 4;
 /** @param column 0 outside 64-bit mode, else 1 + REX.W + 2 × REX.B */
 export const entryIndex = (map: number, opcode: number, slot: number, column: number): number =>
   (((map << 8) | opcode) * 4 + slot) * COLUMNS + column;
-const ENTRIES = 4 * 256 * 4 * COLUMNS;
+const ENTRIES = 2 * VEX_MAPS * 256 * 4 * COLUMNS;
+
+const mapOf = (form: Form): number => (form.vex ? VEX_MAPS + form.map : form.map);
 
 const opcodesOf = (form: Form): readonly number[] => {
   const n = form.plus === 'r' ? 8 : form.plus === 'cc' ? 16 : 1;
@@ -75,7 +79,7 @@ export const buildOpcodes = (rows: readonly InsnRow[]): OpcodeMaps => {
   }
   const plusR = new Set<number>();
   for (const form of forms) {
-    if (form.plus === 'r') for (const op of opcodesOf(form)) plusR.add((form.map << 8) | op);
+    if (form.plus === 'r') for (const op of opcodesOf(form)) plusR.add((mapOf(form) << 8) | op);
   }
   const cells = new Map<number, Cell>();
   for (const form of forms) {
@@ -86,10 +90,10 @@ export const buildOpcodes = (rows: readonly InsnRow[]): OpcodeMaps => {
       (form.plus === 'r' ? 0 : 1);
     const selected = modrmCells(form);
     for (const op of opcodesOf(form)) {
-      const columns = columnsOf(form, form.plus === 'r' || !plusR.has((form.map << 8) | op));
+      const columns = columnsOf(form, form.plus === 'r' || !plusR.has((mapOf(form) << 8) | op));
       for (const slot of SLOTS[form.prefix]) {
         for (const column of columns) {
-          const at = entryIndex(form.map, op, slot, column);
+          const at = entryIndex(mapOf(form), op, slot, column);
           let cell = cells.get(at);
           if (cell === undefined) {
             cell = { modrm: form.modrm, forms: new Int16Array(256).fill(NO_FORM), ranks: new Int8Array(256) };

@@ -10,11 +10,12 @@
  *
  * - `np`, `66`, `f2`, `f3` in front: mandatory prefix (`np`: none of 66, F2, F3; `nfx`: no F2, F3).
  *   Without one, 66 is the operand size and F2, F3 are ignored. `w0`, `w1` behind it: REX.W must be so.
+ * - `vex.lz` before all of these: VEX-encoded with VEX.L = 0; `B` operands are then the register of VEX.vvvv.
  * - opcode bytes in hexadecimal, `0f`, `0f 38` and `0f 3a` maps included; `+r` register in the low 3 bits,
  *   `+cc` condition in the low 4 bits.
  * - `/r`, `/0`..`/7`; `:reg` or `:mem` behind it restricts ModRM.mod; `/0:d0` fixes the whole ModRM byte.
- * - operand codes are the SDM's (appendix "Opcode Map"): a letter for the addressing (E G I J M R N P Q S C D V W U O X Y Z
- *   A L F) and one for the type (b w d q v y z p dq x ss sd ps pd s a), or a fixed register (AL, rAX, eAX, CL, DX, ES …, 1). More: `Ibs` a byte sign-extended to the operand
+ * - operand codes are the SDM's (appendix "Opcode Map"): a letter for the addressing (E G B I J M R N P Q S C D V W U O X
+ *   Y Z A L F) and one for the type (b w d q v y z p dq x ss sd ps pd s a), or a fixed register (AL, rAX, eAX, CL, DX, ES …, 1). More: `Ibs` a byte sign-extended to the operand
  *   size, `Rv/Mw` different types for register and memory, `M512` memory of so many bytes, `ST0`, `STi`, `XMM0`. `X` and
  *   `Y` operands of string instructions give the width only and are not passed to `sem`.
  */

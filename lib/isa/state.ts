@@ -112,6 +112,8 @@ export const S = {
   debugctl: row(8),
   miscEnable: row(8),
   apicBase: row(8),
+  /** Counter of the random number generator (RDRAND, RDSEED). */
+  entropy: row(8),
   /** The four PDPTEs of PAE paging outside IA-32e mode, loaded by MOV to CR3 (and to CR0, CR4). */
   pdpte: row(4 * 8, 8),
 

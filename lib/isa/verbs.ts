@@ -202,7 +202,7 @@ export type SimdOp =
   | 'v128.xor'
   | 'v128.not'
   | `i8x16.${'add' | 'sub' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'avgr_u' | 'add_sat_s' | 'add_sat_u' | 'sub_sat_s' | 'sub_sat_u' | 'narrow_i16x8_s' | 'narrow_i16x8_u' | 'abs' | 'neg' | 'swizzle' | 'bitmask'}`
-  | `i16x8.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'avgr_u' | 'add_sat_s' | 'add_sat_u' | 'sub_sat_s' | 'sub_sat_u' | 'narrow_i32x4_s' | 'narrow_i32x4_u' | 'abs' | 'neg' | 'bitmask' | 'extmul_low_i8x16_u'}`
-  | `i32x4.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'dot_i16x8_s' | 'extmul_low_i16x8_s' | 'extmul_high_i16x8_s' | 'extmul_low_i16x8_u' | 'extmul_high_i16x8_u' | 'abs' | 'neg' | 'bitmask'}`
-  | `i64x2.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'abs' | 'neg' | 'bitmask' | 'extmul_low_i32x4_u' | 'extmul_low_i32x4_s'}`;
+  | `i16x8.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'avgr_u' | 'add_sat_s' | 'add_sat_u' | 'sub_sat_s' | 'sub_sat_u' | 'narrow_i32x4_s' | 'narrow_i32x4_u' | 'abs' | 'neg' | 'bitmask' | 'extmul_low_i8x16_u' | 'extend_low_i8x16_s' | 'extend_low_i8x16_u' | 'q15mulr_sat_s'}`
+  | `i32x4.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'min_s' | 'min_u' | 'max_s' | 'max_u' | 'dot_i16x8_s' | 'extmul_low_i16x8_s' | 'extmul_high_i16x8_s' | 'extmul_low_i16x8_u' | 'extmul_high_i16x8_u' | 'extend_low_i16x8_s' | 'extend_low_i16x8_u' | 'abs' | 'neg' | 'bitmask'}`
+  | `i64x2.${'add' | 'sub' | 'mul' | 'eq' | 'gt_s' | 'abs' | 'neg' | 'bitmask' | 'extmul_low_i32x4_u' | 'extmul_low_i32x4_s' | 'extend_low_i32x4_s' | 'extend_low_i32x4_u'}`;
 export type SimdShift = `${'i16x8' | 'i32x4' | 'i64x2'}.${'shl' | 'shr_s' | 'shr_u'}`;

@@ -3,7 +3,7 @@
  * After this the processor is in the state of RESET, and `port` is all that a hypervisor needs.
  */
 import { LabError } from '../base/error.js';
-import { Cpu } from '../cpu/core.js';
+import { Cpu, type CpuOptions } from '../cpu/core.js';
 import type { Engine } from '../cpu/engine.js';
 import { FPU_HELPERS } from '../cpu/fpu/helpers.js';
 import type { HelperTable } from '../cpu/helpers.js';
@@ -37,9 +37,13 @@ export const createEngine = (name: EngineName, cpu: Cpu, mmu: Mmu): Engine => {
 };
 
 /** @param bytes host RAM, a multiple of 4096 */
-export const createHardware = (bytes: number, engine: EngineName = 'interpreter'): Hardware => {
+export const createHardware = (
+  bytes: number,
+  engine: EngineName = 'interpreter',
+  options: CpuOptions = {},
+): Hardware => {
   const ram = new Ram(bytes);
-  const cpu = new Cpu(ram);
+  const cpu = new Cpu(ram, options);
   const mmu = createMmu(cpu);
   cpu.mmu = mmu;
   resetState(cpu);

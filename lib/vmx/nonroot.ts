@@ -78,6 +78,10 @@ export class NonRootOperation implements NonRoot {
     return now - this.firstPause > controls.pleWindow && recordExit(cpu, EXIT.pause);
   }
 
+  allowsRdpid(): boolean {
+    return this.controls.has2(SECONDARY.enableRdtscp);
+  }
+
   private xsaves(reason: number, info: number): boolean {
     const { controls, cpu } = this;
     if (!controls.has2(SECONDARY.enableXsaves)) return !cpu.ud();

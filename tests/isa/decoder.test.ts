@@ -17,7 +17,7 @@ const bytesOf = (text: string): Uint8Array => Uint8Array.from(text.split(' '), (
 const OPERANDS_DIFFER = /^(xlatb|prefetch|hint_nop|nop)$/;
 /** Families this test holds to names and operands; others are held to lengths. */
 const INTEGER =
-  /^(add|or|adc|sbb|and|sub|xor|cmp|test|not|neg|inc|dec|mov|movzx|movsx|movsxd|lea|xchg|bswap|movbe|xlatb|cbw|cwd|cmpxchg|cmpxchg8b|cmpxchg16b|xadd|rol|ror|rcl|rcr|shl|shr|sar|shld|shrd|mul|imul|div|idiv|bt|bts|btr|btc|bsf|bsr|tzcnt|lzcnt|popcnt|adcx|adox|j|jmp|call|ret|loop|loope|loopne|jcxz|set|cmov|push|pop|pusha|popa|enter|leave|movs|cmps|stos|lods|scas|lahf|sahf|clc|stc|cmc|cld|std|nop|prefetch|hint_nop|daa|das|aaa|aas|aam|aad)$/;
+  /^(add|or|adc|sbb|and|sub|xor|cmp|test|not|neg|inc|dec|mov|movzx|movsx|movsxd|lea|xchg|bswap|movbe|xlatb|cbw|cwd|cmpxchg|cmpxchg8b|cmpxchg16b|xadd|rol|ror|rcl|rcr|shl|shr|sar|shld|shrd|mul|imul|div|idiv|bt|bts|btr|btc|bsf|bsr|tzcnt|lzcnt|popcnt|adcx|adox|j|jmp|call|ret|loop|loope|loopne|jcxz|set|cmov|push|pop|pusha|popa|enter|leave|movs|cmps|stos|lods|scas|lahf|sahf|clc|stc|cmc|cld|std|nop|prefetch|hint_nop|daa|das|aaa|aas|aam|aad|andn|bextr|blsi|blsr|blsmsk|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx|crc32|rdrand|rdseed|rdpid|clflushopt|clwb)$/;
 
 /** What differs between the two decoders for these bytes, or undefined. */
 const difference = (bytes: Uint8Array, mode: Mode): string | undefined => {
@@ -56,9 +56,25 @@ const sized = (text: string, ours: Insn): string =>
 
 const pick = <T>(random: Random, list: readonly T[]): T => list[random.below(list.length)];
 
+const PP: Readonly<Record<string, number>> = { np: 0, '66': 1, f3: 2, f2: 3 };
+/** Bytes that should decode as a VEX-encoded form; outside 64-bit mode R and X are 0 and VEX.W is ignored. */
+const assembleVex = (random: Random, form: Form, mode: Mode): Uint8Array => {
+  const bytes = random.below(4) === 0 ? [0x67] : [];
+  const rxb = mode === 64 ? random.below(8) : 7;
+  const vvvv = form.codes.some((c) => c.from === 'vvvv') ? random.below(16) : 15;
+  const last = (random.below(2) << 7) | ((mode === 64 ? vvvv : vvvv | 8) << 3) | PP[form.prefix];
+  bytes.push(0xc4, (rxb << 5) | form.map, last, form.opcode);
+  let m = random.below(256);
+  if (form.digit >= 0) m = (m & 0xc7) | (form.digit << 3);
+  bytes.push(m);
+  while (bytes.length < 24) bytes.push(random.below(256));
+  return Uint8Array.from(bytes);
+};
+
 /** Bytes that should decode as `form`. */
 const assemble = (random: Random, form: Form, mode: Mode): Uint8Array => {
   const bytes: number[] = [];
+  if (form.vex) return assembleVex(random, form, mode);
   if (random.below(4) === 0) bytes.push(pick(random, [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65]));
   if (random.below(4) === 0) bytes.push(0x67);
   if ((form.prefix === 'any' || form.prefix[0] === 'f') && random.below(3) === 0) bytes.push(0x66);
@@ -141,8 +157,21 @@ describe('what is not a whole instruction', () => {
     ['27', 32, 'daa'],
     ['40', 32, 'inc'],
     ['63 c0', 64, 'movsxd'],
-    ['c4 e2 f0 f2 c0', 64, 'undefined'],
+    // VEX: only L = 0, without LOCK, 66, F2, F3 and REX before it, and LES and LDS of memory in legacy modes
+    ['c4 e2 f0 f2 c0', 64, 'andn'],
+    ['c4 62 f0', 32, 'les'],
+    ['c4 e2 f0 f2 c0', 32, 'andn'],
+    ['c4 e2 f4 f2 c0', 64, 'undefined'],
+    ['c4 e3 fb f0 c0 01', 64, 'rorx'],
+    ['c4 e3 f3 f0 c0 01', 64, 'undefined'],
+    ['66 c4 e2 f0 f2 c0', 64, 'undefined'],
+    ['48 c4 e2 f0 f2 c0', 64, 'undefined'],
+    ['f0 c4 e2 f0 f2 c0', 64, 'undefined'],
+    ['c4 e2 f0', 64, 'more'],
+    ['c4', 32, 'more'],
     ['c5 f8 77', 64, 'undefined'],
+    ['c5 c0', 32, 'more'],
+    ['66 f2 0f 38 00 c0', 64, 'undefined'],
     // NOP, XCHG and prefixes
     ['90', 64, 'nop'],
     ['48 90', 64, 'nop'],

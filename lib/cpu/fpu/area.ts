@@ -1,14 +1,16 @@
 /**
- * Helpers of FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XRSTOR and XGETBV for the x87 and SSE components.
+ * Helpers of FXSAVE, FXRSTOR, the XSAVE family and XGETBV for the x87 and SSE components, which lie at the same place in
+ * the standard and the compacted format.
  *
- * SDM volume 1, "Managing State Using the XSAVE Feature Set" and volume 2, "FXSAVE". Standard format only: a compacted
- * image is refused with #GP, as on a processor without XSAVEC. Every component counts as in use.
+ * SDM volume 1, "Managing State Using the XSAVE Feature Set" and volume 2, "FXSAVE". Every component counts as in use,
+ * and there are no supervisor components (IA32_XSS is 0).
  */
 import { CR0, CR4, S, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
+import { instructionInfo } from '../system/instruction-info.js';
 import { loadImage, openImage, storeImage } from './image.js';
-import { MXCSR_MASK } from './sse-status.js';
+import { MXCSR_MASK, MXCSR_RESET } from './sse-status.js';
 import { initX87, setControl } from './x87-env.js';
 import { seOf, setRegister, sigOf, top } from './x87-state.js';
 
@@ -110,11 +112,15 @@ const extendedCheck = (cpu: Cpu): boolean => {
   if ((cpu.get32(S.cr0) & CR0.ts) !== 0) return cpu.fault(VECTOR.nm);
   return (cpu.arg64(0) & 63n) !== 0n ? cpu.gp() : true;
 };
-/** The requested-feature bitmap; XCR0 has no bits beyond `KNOWN`. */
+/** The requested-feature bitmap; XCR0 has no bits beyond `KNOWN`, IA32_XSS none. */
 const requested = (cpu: Cpu): number => cpu.arg32(2) & cpu.get32(S.xcr0) & KNOWN;
 
-const xsave: Helper = (cpu) => {
-  if (!extendedCheck(cpu)) return false;
+/** XCOMP_BV of the compacted format. */
+const COMPACTED = 1n << 63n;
+/** Offsets of XSTATE_BV, XCOMP_BV and the reserved rest of the header. */
+const HEADER = { present: 512, format: 520, rest: 528 } as const;
+
+const save = (cpu: Cpu, compacted: boolean): boolean => {
   const linear = cpu.arg64(0);
   const size = LEGACY_BYTES + HEADER_BYTES;
   const target = openImage(cpu, linear, size);
@@ -128,26 +134,42 @@ const xsave: Helper = (cpu) => {
     saveMxcsr(cpu, view);
     saveXmm(cpu, image);
   }
-  const old = view.getBigUint64(LEGACY_BYTES, true);
-  view.setBigUint64(LEGACY_BYTES, (old & ~BigInt(rfbm)) | BigInt(rfbm), true);
+  const saved = BigInt(rfbm);
+  if (compacted) {
+    view.setBigUint64(HEADER.present, saved, true);
+    view.setBigUint64(HEADER.format, saved | COMPACTED, true);
+  } else view.setBigUint64(HEADER.present, view.getBigUint64(HEADER.present, true) | saved, true);
   storeImage(cpu, target, image);
   return true;
 };
+const xsave: Helper = (cpu) => extendedCheck(cpu) && save(cpu, false);
+const xsavec: Helper = (cpu) => extendedCheck(cpu) && save(cpu, true);
 
-const xrstor: Helper = (cpu) => {
-  if (!extendedCheck(cpu)) return false;
+/** Whether a header is one that may be restored. */
+const validHeader = (cpu: Cpu, view: DataView): boolean => {
+  const present = view.getBigUint64(HEADER.present, true);
+  const format = view.getBigUint64(HEADER.format, true);
+  const enabled = cpu.get64(S.xcr0) | cpu.get64(S.xss);
+  if ((format & COMPACTED) === 0n)
+    return format === 0n && view.getBigUint64(HEADER.rest, true) === 0n && (present & ~enabled) === 0n;
+  for (let at: number = HEADER.rest; at < LEGACY_BYTES + HEADER_BYTES; at += 8)
+    if (view.getBigUint64(at, true) !== 0n) return false;
+  return (format & ~COMPACTED & ~enabled) === 0n && (present & ~format) === 0n;
+};
+
+/** @param needsCompacted the standard format is #GP (XRSTORS) */
+const restore = (cpu: Cpu, needsCompacted: boolean): boolean => {
   const image = loadImage(cpu, cpu.arg64(0), LEGACY_BYTES + HEADER_BYTES);
   if (image === false) return false;
   const view = new DataView(image.buffer);
-  const present = view.getBigUint64(LEGACY_BYTES, true);
-  // XCOMP_BV and the 8 bytes behind it must be 0 in the standard format
-  if (view.getBigUint64(LEGACY_BYTES + 8, true) !== 0n || view.getBigUint64(LEGACY_BYTES + 16, true) !== 0n)
-    return cpu.gp();
-  if ((present & ~cpu.get64(S.xcr0)) !== 0n) return cpu.gp();
+  if (!validHeader(cpu, view)) return cpu.gp();
+  const compacted = (view.getBigUint64(HEADER.format, true) & COMPACTED) !== 0n;
+  if (needsCompacted && !compacted) return cpu.gp();
   const rfbm = requested(cpu);
-  const mxcsr = view.getUint32(24, true);
+  const loaded = rfbm & Number(view.getBigUint64(HEADER.present, true) & BigInt(KNOWN));
+  // the standard format has MXCSR whether or not the SSE component is there
+  const mxcsr = compacted && (loaded & XFEATURE.sse) === 0 ? MXCSR_RESET : view.getUint32(24, true);
   if ((rfbm & XFEATURE.sse) !== 0 && (mxcsr & ~MXCSR_MASK) !== 0) return cpu.gp();
-  const loaded = rfbm & Number(present & BigInt(KNOWN));
   if ((rfbm & XFEATURE.x87) !== 0) {
     if ((loaded & XFEATURE.x87) !== 0) restoreX87(cpu, view, cpu.arg32(1) === 64);
     else {
@@ -163,10 +185,23 @@ const xrstor: Helper = (cpu) => {
   return true;
 };
 
-/** XGETBV. Argument: ECX. Results: EAX, EDX. */
+const xrstor: Helper = (cpu) => extendedCheck(cpu) && restore(cpu, false);
+
+/** Exits of XSAVES and XRSTORS, and #UD where the controls do not enable them. */
+const EXIT = { xsaves: 63, xrstors: 64 } as const;
+const leaves = (cpu: Cpu, reason: number): boolean => {
+  if ((cpu.get32(S.cr4) & CR4.osxsave) === 0) return !cpu.ud();
+  // only supervisor components can make them exit
+  const info = cpu.guest === undefined || cpu.get64(S.xss) === 0n ? 0 : instructionInfo(cpu).info;
+  return cpu.guest?.instruction(reason, 0n, info) === true;
+};
+const xsaves: Helper = (cpu) => !leaves(cpu, EXIT.xsaves) && xsavec(cpu);
+const xrstors: Helper = (cpu) => !leaves(cpu, EXIT.xrstors) && extendedCheck(cpu) && restore(cpu, true);
+
+/** XGETBV of XCR0 or, with ECX 1, of the components in use. Argument: ECX. Results: EAX, EDX. */
 const xgetbv: Helper = (cpu) => {
   if ((cpu.get32(S.cr4) & CR4.osxsave) === 0) return cpu.ud();
-  if (cpu.arg32(0) !== 0) return cpu.gp();
+  if (cpu.arg32(0) > 1) return cpu.gp();
   const xcr0 = cpu.get64(S.xcr0);
   cpu.result64(0, BigInt.asUintN(32, xcr0));
   cpu.result64(1, xcr0 >> 32n);
@@ -178,6 +213,9 @@ export const AREA_HELPERS: Readonly<Record<string, Helper>> = {
   fxrstor,
   xsave,
   xsaveopt: xsave,
+  xsavec,
+  xsaves,
   xrstor,
+  xrstors,
   xgetbv,
 };

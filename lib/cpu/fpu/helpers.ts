@@ -3,9 +3,11 @@
 import { u64 } from '../../base/bits.js';
 import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Helper, HelperTable } from '../helpers.js';
+import { SIMD_HELPERS } from '../simd/helpers.js';
 import { AREA_HELPERS } from './area.js';
 import { SSE_ARITHMETIC } from './sse-arith.js';
 import { SSE_CONVERSIONS } from './sse-convert.js';
+import { SSE_ROUNDING } from './sse-round.js';
 import { checkSse, ldmxcsr } from './sse-status.js';
 import { X87_HELPERS } from './x87.js';
 import { X87_CONTROL } from './x87-env.js';
@@ -44,6 +46,8 @@ export const FPU_HELPERS: HelperTable = {
   maskMove,
   ...SSE_ARITHMETIC,
   ...SSE_CONVERSIONS,
+  ...SSE_ROUNDING,
+  ...SIMD_HELPERS,
   ...X87_HELPERS,
   ...X87_STORES,
   ...X87_CONTROL,

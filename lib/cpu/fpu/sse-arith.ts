@@ -1,5 +1,5 @@
 /**
- * Helpers of SSE and SSE2 arithmetic and comparison: ADD SUB MUL DIV MIN MAX SQRT CMP (U)COMI, RCP and RSQRT.
+ * Helpers of SSE arithmetic and comparison: ADD SUB MUL DIV MIN MAX SQRT ADDSUB CMP (U)COMI, RCP and RSQRT.
  *
  * Arguments are 64-bit parts of the operands: scalars (first, second), packed (first low, first high, second low,
  * second high); unary ones have the source second. RCP and RSQRT are rounded to 12 significant bits: the manual only
@@ -60,9 +60,9 @@ const PE = FE.inexact;
 const f32 = new Float32Array(2);
 const u32 = new Uint32Array(f32.buffer);
 
-/** One operation on double lanes; argument i and i + lanes are the operands, result i the result. */
+/** One operation on double lanes (another on odd ones); argument i and i + lanes are the operands, result i the result. */
 const doubles =
-  (op: Op, lanes: 1 | 2): Helper =>
+  (even: Op, lanes: 1 | 2, odd: Op = even): Helper =>
   (cpu) => {
     const mxcsr = cpu.get32(S.mxcsr);
     const s = sseStatus(mxcsr);
@@ -71,6 +71,7 @@ const doubles =
     const from = (cpu.at + S.arg) >>> 3;
     const to = (cpu.at + S.result) >>> 3;
     for (let i = 0; i < lanes; i++) {
+      const op = (i & 1) === 0 ? even : odd;
       if (nearest) {
         const r = native64(
           op,
@@ -93,7 +94,7 @@ const doubles =
   };
 
 const singles =
-  (op: Op, lanes: 1 | 4): Helper =>
+  (even: Op, lanes: 1 | 4, odd: Op = even): Helper =>
   (cpu) => {
     const s = sseStatus(cpu.get32(S.mxcsr));
     const nearest = s.rounding === 0;
@@ -102,6 +103,7 @@ const singles =
     const to = (cpu.at + S.result) >>> 2;
     if (lanes === 1) cpu.u32[to + 1] = 0;
     for (let i = 0; i < lanes; i++) {
+      const op = (i & 1) === 0 ? even : odd;
       u32[0] = cpu.u32[from + i];
       u32[1] = cpu.u32[from + second + i];
       if (nearest) {
@@ -229,6 +231,8 @@ export const SSE_ARITHMETIC: Readonly<Record<string, (cpu: Cpu) => boolean>> = {
   ...family('min', OP.min),
   ...family('max', OP.max),
   ...family('sqrt', OP.sqrt),
+  addsubps: singles(OP.sub, 4, OP.add),
+  addsubpd: doubles(OP.sub, 2, OP.add),
   cmpps: compareSingles(4),
   cmpss: compareSingles(1),
   cmppd: compareDoubles(2),

@@ -8,6 +8,7 @@ import { FE, type Status } from './softfloat.js';
 
 export const MXCSR_DAZ = 0x40;
 export const MXCSR_FTZ = 0x8000;
+export const MXCSR_RESET = 0x1f80;
 /** Bits that may be set; also the MXCSR_MASK field of FXSAVE. */
 export const MXCSR_MASK = 0xffff;
 

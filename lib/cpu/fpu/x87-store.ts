@@ -1,5 +1,5 @@
 /**
- * Helpers of x87 stores to memory: FST(P), FIST(P), FSTP m80, FBSTP.
+ * Helpers of x87 stores to memory: FST(P), FIST(P), FISTTP, FSTP m80, FBSTP.
  *
  * Arguments: linear address, pops, offset of the operand. The address is translated for writing first; an unmasked
  * exception leaves memory and stack alone (SDM volume 1, "x87 FPU Floating-Point Exception Handling").
@@ -22,6 +22,7 @@ import {
   pack32,
   pack64,
   pack80,
+  ROUND,
   roundFloat,
   type Status,
 } from './softfloat.js';
@@ -85,6 +86,14 @@ const integer =
   (s: Status, a: Float): bigint =>
     toInteger(s, a, width);
 
+/** FISTTP: whatever the rounding control says. */
+const truncated =
+  (width: number) =>
+  (s: Status, a: Float): bigint => {
+    s.rounding = ROUND.truncate;
+    return toInteger(s, a, width);
+  };
+
 const BCD_INDEFINITE = 0xffff_c000_0000_0000_0000n;
 const BCD_LIMIT = 10n ** 18n;
 const decimal = (s: Status, a: Float): bigint => {
@@ -121,5 +130,8 @@ export const X87_STORES: Readonly<Record<string, Helper>> = {
   fistI16: store(2, integer(16), 0x8000n),
   fistI32: store(4, integer(32), 0x8000_0000n),
   fistI64: store(8, integer(64), 0x8000_0000_0000_0000n),
+  fisttI16: store(2, truncated(16), 0x8000n),
+  fisttI32: store(4, truncated(32), 0x8000_0000n),
+  fisttI64: store(8, truncated(64), 0x8000_0000_0000_0000n),
   fbstp: store(10, decimal, BCD_INDEFINITE),
 };

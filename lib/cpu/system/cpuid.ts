@@ -1,10 +1,17 @@
 /**
- * CPUID of the virtual hardware, and the counters that are read beside it: RDTSC, RDTSCP, RDPMC, XSETBV.
+ * CPUID of the virtual hardware, and what is read beside it: RDTSC, RDTSCP, RDPID, RDPMC, random numbers; XSETBV.
  *
- * SDM volume 2, "CPUID—CPU Identification". Feature bits come from `isa/cpuid.ts`, filtered by the instruction rows.
+ * SDM volume 2, "CPUID—CPU Identification". Feature bits come from `isa/cpuid.ts`, filtered by the instruction rows and
+ * by the processor's model.
  * Not offered: AVX, MONITOR/MWAIT, ERMS, performance monitoring, extended topology beyond one processor.
  */
-import { FEATURES, implementedFeatures } from '../../isa/cpuid.js';
+import {
+  advertisedFeatures,
+  CPU_MODELS,
+  type CpuModel,
+  FEATURES,
+  implementedFeatures,
+} from '../../isa/cpuid.js';
 import { ROWS } from '../../isa/insns/all.js';
 import { CR4, S } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
@@ -45,16 +52,26 @@ const result = (eax = 0, ebx = 0, ecx = 0, edx = 0): CpuidResult => ({
 });
 
 const IMPLEMENTED = implementedFeatures(ROWS);
-const MNEMONICS = new Set(ROWS.map((row) => row.name));
+const ADVERTISED: ReadonlyMap<CpuModel, ReadonlySet<string>> = new Map(
+  CPU_MODELS.map((model) => [model, advertisedFeatures(model, IMPLEMENTED)]),
+);
+/** True when a processor of a model advertises a feature (names of `isa/cpuid.ts`). */
+export const hasFeature = (name: string, model: CpuModel = 'lab'): boolean =>
+  ADVERTISED.get(model)?.has(name) === true;
 
 /** Feature bits of a leaf. */
-const features = (leaf: number): { eax: number; ebx: number; ecx: number; edx: number } => {
+const features = (
+  cpu: Cpu,
+  leaf: number,
+  subleaf = 0,
+): { eax: number; ebx: number; ecx: number; edx: number } => {
   const bits = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
-  for (const f of FEATURES) if (f.leaf === leaf && IMPLEMENTED.has(f.name)) bits[f.register] |= 1 << f.bit;
+  for (const f of FEATURES) {
+    if (f.leaf === leaf && (f.subleaf ?? 0) === subleaf && hasFeature(f.name, cpu.model))
+      bits[f.register] |= 1 << f.bit;
+  }
   return bits;
 };
-/** True when the processor advertises a feature (names of `isa/cpuid.ts`). */
-export const hasFeature = (name: string): boolean => IMPLEMENTED.has(name);
 
 /** Deterministic cache parameters of leaf 4: type (1 data, 2 code, 3 unified), level, ways, sets of 64-byte lines. */
 const CACHES = [
@@ -76,7 +93,7 @@ const basicLeaf = (cpu: Cpu, leaf: number, subleaf: number): CpuidResult => {
     case 0:
       return result(HIGHEST_BASIC, word(VENDOR, 0), word(VENDOR, 8), word(VENDOR, 4));
     case 1: {
-      const f = features(1);
+      const f = features(cpu, 1);
       const osxsave = (f.ecx & (1 << 26)) !== 0 && (cpu.get32(S.cr4) & CR4.osxsave) !== 0 ? 1 << 27 : 0;
       // 64-byte CLFLUSH lines, one logical processor, APIC ID 0
       return result(SIGNATURE, (8 << 8) | (1 << 16), f.ecx | osxsave, f.edx);
@@ -90,16 +107,21 @@ const basicLeaf = (cpu: Cpu, leaf: number, subleaf: number): CpuidResult => {
       // The APIC timer always runs.
       return result(4);
     case 7: {
-      const f = features(7);
+      const f = features(cpu, 7);
       return subleaf === 0 ? result(0, f.ebx, f.ecx, f.edx) : result();
     }
     case 0xb:
       if (subleaf === 0) return result(0, 1, 1 << 8, 0);
       return subleaf === 1 ? result(0, 1, 1 | (2 << 8), 0) : result(0, 0, subleaf & 0xff, 0);
     case 0xd:
-      if (!IMPLEMENTED.has('xsave')) return result();
+      if (!hasFeature('xsave', cpu.model)) return result();
       if (subleaf === 0) return result(XCR0_SUPPORTED, XSAVE_BYTES, XSAVE_BYTES, 0);
-      return subleaf === 1 && MNEMONICS.has('xsaveopt') ? result(1) : result();
+      if (subleaf === 1) {
+        // the size of the compacted area follows where there is one; no bits of IA32_XSS
+        const f = features(cpu, 0xd, 1);
+        return result(f.eax, hasFeature('xsavec', cpu.model) ? XSAVE_BYTES : 0);
+      }
+      return result();
     default:
       return result();
   }
@@ -108,12 +130,12 @@ const basicLeaf = (cpu: Cpu, leaf: number, subleaf: number): CpuidResult => {
 const brand = (at: number): CpuidResult =>
   result(word(BRAND, at), word(BRAND, at + 4), word(BRAND, at + 8), word(BRAND, at + 12));
 
-const extendedLeaf = (leaf: number): CpuidResult => {
+const extendedLeaf = (cpu: Cpu, leaf: number): CpuidResult => {
   switch (leaf) {
     case 0x8000_0000:
       return result(HIGHEST_EXTENDED);
     case 0x8000_0001: {
-      const f = features(leaf);
+      const f = features(cpu, leaf);
       return result(0, 0, f.ecx, f.edx);
     }
     case 0x8000_0002:
@@ -124,7 +146,7 @@ const extendedLeaf = (leaf: number): CpuidResult => {
       // 256 KiB, 8 ways, 64-byte lines
       return result(0, 0, (256 << 16) | (6 << 12) | 64);
     case 0x8000_0007:
-      return result(0, 0, 0, features(leaf).edx);
+      return result(0, 0, 0, features(cpu, leaf).edx);
     case 0x8000_0008:
       return result(MAXPHYADDR | (48 << 8));
     default:
@@ -135,7 +157,7 @@ const extendedLeaf = (leaf: number): CpuidResult => {
 /** The answer of the processor itself. A leaf above the highest gives that of the highest basic leaf, as on Intel. */
 export const hardwareCpuid = (cpu: Cpu, leaf: number, subleaf: number): CpuidResult => {
   const n = leaf >>> 0;
-  if (n >= 0x8000_0000 && n <= HIGHEST_EXTENDED) return extendedLeaf(n);
+  if (n >= 0x8000_0000 && n <= HIGHEST_EXTENDED) return extendedLeaf(cpu, n);
   return basicLeaf(cpu, n <= HIGHEST_BASIC ? n : HIGHEST_BASIC, subleaf >>> 0);
 };
 
@@ -167,6 +189,31 @@ const rdtscp: Helper = (cpu) => {
   cpu.setGpr(1, cpu.get64(S.tscAux) & 0xffff_ffffn);
   return true;
 };
+/** Result: IA32_TSC_AUX. */
+const rdpid: Helper = (cpu) => {
+  if (cpu.guest?.allowsRdpid?.() === false) return cpu.ud();
+  cpu.result64(0, cpu.get64(S.tscAux) & 0xffff_ffffn);
+  return true;
+};
+
+const GOLDEN = 0x9e37_79b9_7f4a_7c15n;
+/** The next number of the processor's generator: a mixed counter that starts at the seed (SplitMix64). */
+const nextRandom = (cpu: Cpu): bigint => {
+  const counter = BigInt.asUintN(64, cpu.get64(S.entropy) + GOLDEN);
+  cpu.set64(S.entropy, counter);
+  let z = BigInt.asUintN(64, (counter ^ (counter >> 30n)) * 0xbf58_476d_1ce4_e5b9n);
+  z = BigInt.asUintN(64, (z ^ (z >> 27n)) * 0x94d0_49bb_1331_11ebn);
+  return z ^ (z >> 31n);
+};
+/** RDRAND and RDSEED. args: exit reason, general register, its width; result: the number. */
+const randomNumber: Helper = (cpu) => {
+  const width = cpu.arg32(2);
+  const info = (cpu.arg32(1) << 3) | ((width === 16 ? 0 : width === 32 ? 1 : 2) << 11);
+  if (cpu.guest?.instruction(cpu.arg32(0), 0n, info) === true) return false;
+  cpu.result64(0, nextRandom(cpu));
+  return true;
+};
+
 /** There are no performance counters: #GP(0). */
 const rdpmc: Helper = (cpu) => {
   if ((cpu.get32(S.cr4) & CR4.pce) === 0 && cpu.get32(S.cpl) !== 0) return cpu.gp();
@@ -183,4 +230,4 @@ const xsetbv: Helper = (cpu) => {
   return true;
 };
 
-export const CPUID_HELPERS: HelperTable = { cpuid, rdtsc, rdtscp, rdpmc, xsetbv };
+export const CPUID_HELPERS: HelperTable = { cpuid, rdtsc, rdtscp, rdpid, randomNumber, rdpmc, xsetbv };

@@ -26,10 +26,8 @@ export const currentInstruction = (cpu: Cpu): Insn | undefined => {
   const bytes = new Uint8Array(15);
   for (let i = 0; i < length && i < 15; i++) {
     const offset = cpu.rip + BigInt(i);
-    const lin =
-      mode === 64
-        ? BigInt.asUintN(64, offset)
-        : BigInt.asUintN(32, cpu.get64(S.segBase + 8 * SEG.cs) + offset);
+    const base = mode === 64 ? 0 : cpu.getNumber(S.segBase + 8 * SEG.cs);
+    const lin = BigInt.asUintN(mode === 64 ? 64 : 32, offset + BigInt(base));
     const hpa = cpu.mmu.fetch(low(lin), high(lin));
     if (hpa === LEFT) return undefined;
     bytes[i] = cpu.ram.read8(hpa);

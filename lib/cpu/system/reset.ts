@@ -24,6 +24,7 @@ export const resetState = (cpu: Cpu): void => {
   cpu.set64(S.dr6, 0xffff_0ff0n);
   cpu.set64(S.dr7, 0x400n);
   cpu.set64(S.xcr0, 1n);
+  cpu.set64(S.entropy, BigInt.asUintN(64, BigInt(Math.trunc(cpu.seed))));
   cpu.set64(S.rip, 0xfff0n);
   cpu.set64(S.nextRip, 0xfff0n);
   cpu.set32(S.gdtrLimit, 0xffff);

@@ -129,8 +129,7 @@ export const descriptorAddress = (cpu: Cpu, selector: number, bytes: number): bi
   return BigInt.asUintN(64, baseOf(cpu, SEG.ldtr) + BigInt(index));
 };
 
-const wrap = (cpu: Cpu, lin: bigint): bigint =>
-  longMode(cpu) ? BigInt.asUintN(64, lin) : BigInt.asUintN(32, lin);
+const wrap = (cpu: Cpu, lin: bigint): bigint => BigInt.asUintN(longMode(cpu) ? 64 : 32, lin);
 
 /** Reads 8 bytes of a descriptor table. A `wide` system descriptor's upper half is read by `widen`. */
 export const fetchDescriptor = (cpu: Cpu, selector: number, at: bigint): Descriptor | undefined => {

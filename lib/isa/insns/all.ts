@@ -4,8 +4,10 @@ import { ALU_ROWS } from './alu.js';
 import { ATOMIC_ROWS } from './atomic.js';
 import { BCD_ROWS } from './bcd.js';
 import { BIT_ROWS } from './bits.js';
+import { BMI_ROWS } from './bmi.js';
 import { CONTROL_ROWS } from './control.js';
 import { CONVERT_ROWS } from './convert.js';
+import { CRYPTO_ROWS } from './crypto.js';
 import { FLAG_ROWS } from './flags.js';
 import { FPU_STATE_ROWS } from './fpu-state.js';
 import { IO_ROWS } from './io.js';
@@ -16,6 +18,9 @@ import { SHIFT_ROWS } from './shift.js';
 import { SSE_FP_ROWS } from './sse-fp.js';
 import { SSE_INT_ROWS } from './sse-int.js';
 import { SSE_MOVE_ROWS } from './sse-move.js';
+import { SSE3_ROWS } from './sse3.js';
+import { SSE4_ROWS } from './sse4.js';
+import { SSSE3_ROWS } from './ssse3.js';
 import { STACK_ROWS } from './stack.js';
 import { STRING_ROWS } from './string.js';
 import { SYSTEM_ROWS } from './system.js';
@@ -28,8 +33,10 @@ export const ROWS: readonly InsnRow[] = [
   ...ATOMIC_ROWS,
   ...BCD_ROWS,
   ...BIT_ROWS,
+  ...BMI_ROWS,
   ...CONTROL_ROWS,
   ...CONVERT_ROWS,
+  ...CRYPTO_ROWS,
   ...FLAG_ROWS,
   ...MOVE_ROWS,
   ...MULTIPLY_ROWS,
@@ -41,6 +48,9 @@ export const ROWS: readonly InsnRow[] = [
   ...SSE_FP_ROWS,
   ...SSE_INT_ROWS,
   ...SSE_MOVE_ROWS,
+  ...SSE3_ROWS,
+  ...SSSE3_ROWS,
+  ...SSE4_ROWS,
   ...X87_ROWS,
   ...IO_ROWS,
   ...SYSTEM_ROWS,

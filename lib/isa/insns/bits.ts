@@ -3,7 +3,7 @@
  *
  * SDM volume 1, section "Bit and Byte Instructions". With a register as the bit offset, a memory operand is a bit string:
  * the offset is signed and may select memory far from the operand. A scan of zero leaves the destination unchanged.
- * The VEX-encoded instructions of BMI1 and BMI2 are not modelled.
+ * The VEX-encoded instructions of BMI1 and BMI2 are in `bmi.ts`.
  */
 import type { InsnRow, Sem } from '../rows.js';
 import type { Operand, Ops, Width } from '../verbs.js';

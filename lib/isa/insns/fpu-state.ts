@@ -2,7 +2,7 @@
  * FXSAVE, FXRSTOR and the XSAVE family.
  *
  * SDM volume 1, "Managing State Using the XSAVE Feature Set". The checks of CR0, CR4 and alignment are the helpers'
- * (`cpu/fpu/area.ts`). XSAVEC, XSAVES and XRSTORS are not modelled and undefined.
+ * (`cpu/fpu/area.ts`).
  */
 import type { InsnRow, Sem } from '../rows.js';
 
@@ -57,6 +57,29 @@ export const FPU_STATE_ROWS: readonly InsnRow[] = [
     sdm: 'XSAVEOPT',
     sem: extended('xsaveopt', 'write'),
     feature: 'xsaveopt',
+  },
+  {
+    name: 'xsavec',
+    forms: ['np 0f c7 /4:mem M'],
+    sdm: 'XSAVEC',
+    sem: extended('xsavec', 'write'),
+    feature: 'xsavec',
+  },
+  {
+    name: 'xsaves',
+    forms: ['np 0f c7 /5:mem M'],
+    sdm: 'XSAVES',
+    sem: extended('xsaves', 'write'),
+    cpl: 0,
+    feature: 'xsaves',
+  },
+  {
+    name: 'xrstors',
+    forms: ['np 0f c7 /3:mem M'],
+    sdm: 'XRSTORS',
+    sem: extended('xrstors', 'read'),
+    cpl: 0,
+    feature: 'xsaves',
   },
   {
     name: 'xgetbv',

@@ -7,7 +7,17 @@
  */
 import type { InsnRow, Sem } from '../rows.js';
 import type { Ops, SimdOp, SimdShift } from '../verbs.js';
-import { chooseDwords, chooseWords, constant, interleave, lanesOf, vector, zeroVector } from './vectors.js';
+import {
+  BYTE_NUMBERS,
+  chooseDwords,
+  chooseWords,
+  constant,
+  interleave,
+  lanesOf,
+  splatByte,
+  vector,
+  zeroVector,
+} from './vectors.js';
 
 /** A vector operation of two operands, first the destination. */
 export type VectorOp = <V>(o: Ops<V>, a: V, b: V) => V;
@@ -166,16 +176,13 @@ const unpack = (name: string, form: string, bytes: number, high: boolean, featur
     feature,
   );
 
-const BYTE_NUMBERS = [0x0706_0504_0302_0100n, 0x0f0e_0d0c_0b0a_0908n] as const;
-const SPLAT = new Array<number>(16).fill(0);
 /** PSRLDQ and PSLLDQ: chosen bytes beyond the register read as zeros. */
 const shiftBytes =
   (left: boolean): Sem =>
   (o, d, imm) => {
-    const count = o.fromLow(imm.read(8));
     const by = o.simd(
       'i8x16.min_u',
-      o.shuffle(count, count, SPLAT),
+      splatByte(o, imm.read(8)),
       constant(o, 0x1010_1010_1010_1010n, 0x1010_1010_1010_1010n),
     );
     const numbers = constant(o, BYTE_NUMBERS[0], BYTE_NUMBERS[1]);

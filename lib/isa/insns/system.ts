@@ -128,6 +128,15 @@ const lmsw: Sem = (o, s) => {
 
 const fence: Sem = () => {};
 
+/** RDRAND and RDSEED always succeed: CF is 1, the other flags 0. @param reason of the VM exit */
+const randomNumber =
+  (reason: number): Sem =>
+  (o, d) => {
+    const [v] = o.call('randomNumber', [o.imm(reason, 32), d.index(), o.imm(d.w, 32)], 1);
+    d.write(o.trunc(v!, d.w));
+    o.flags.setAll(o.imm(FLAG.cf, 32));
+  };
+
 /** CLI and STI need CPL <= IOPL in every mode (CPL is 0 in real and 3 in virtual-8086 mode). Returns the flags word. */
 const interruptFlagAllowed = <V>(o: Ops<V>): V => {
   const flags = o.state(S.eflags, 32);
@@ -227,6 +236,8 @@ export const SYSTEM_ROWS: readonly InsnRow[] = [
   { name: 'invd', forms: ['0f 08'], sdm: 'INVD—Invalidate Internal Caches', cpl: 0, sem: call('invd') },
   { name: 'wbinvd', forms: ['0f 09'], sdm: 'WBINVD—Write Back and Invalidate Cache', cpl: 0, sem: call('wbinvd') },
   { name: 'clflush', forms: ['np 0f ae /7:mem Mb'], sdm: 'CLFLUSH—Flush Cache Line', feature: 'clflush', sem: (_o, m) => { m.read(); } },
+  { name: 'clflushopt', forms: ['66 0f ae /7:mem Mb'], sdm: 'CLFLUSHOPT—Flush Cache Line Optimized', feature: 'clflushopt', sem: (_o, m) => { m.read(); } },
+  { name: 'clwb', forms: ['66 0f ae /6:mem Mb'], sdm: 'CLWB—Cache Line Write Back', feature: 'clwb', sem: (_o, m) => { m.read(); } },
   { name: 'lfence', forms: ['np 0f ae /5:reg'], sdm: 'LFENCE—Load Fence', feature: 'sse2', sem: fence },
   { name: 'mfence', forms: ['np 0f ae /6:reg'], sdm: 'MFENCE—Memory Fence', feature: 'sse2', sem: fence },
   { name: 'sfence', forms: ['np 0f ae /7:reg'], sdm: 'SFENCE—Store Fence', feature: 'sse', sem: fence },
@@ -235,6 +246,9 @@ export const SYSTEM_ROWS: readonly InsnRow[] = [
   { name: 'cpuid', forms: ['0f a2'], sdm: 'CPUID—CPU Identification', sem: call('cpuid') },
   { name: 'rdtsc', forms: ['0f 31'], sdm: 'RDTSC—Read Time-Stamp Counter', feature: 'tsc', sem: call('rdtsc') },
   { name: 'rdtscp', forms: ['0f 01 /7:f9'], sdm: 'RDTSCP—Read Time-Stamp Counter and Processor ID', feature: 'rdtscp', sem: call('rdtscp') },
+  { name: 'rdpid', forms: ['f3 0f c7 /7:reg Ry'], sdm: 'RDPID—Read Processor ID', size: 'f64', feature: 'rdpid', sem: (o, d) => { const [v] = o.call('rdpid', [], 1); d.write(o.trunc(v!, d.w)); } },
+  { name: 'rdrand', forms: ['nfx 0f c7 /6:reg Rv'], sdm: 'RDRAND—Read Random Number', feature: 'rdrand', flags: { w: 'oszapc' }, sem: randomNumber(57) },
+  { name: 'rdseed', forms: ['nfx 0f c7 /7:reg Rv'], sdm: 'RDSEED—Read Random SEED', feature: 'rdseed', flags: { w: 'oszapc' }, sem: randomNumber(61) },
   { name: 'rdpmc', forms: ['0f 33'], sdm: 'RDPMC—Read Performance-Monitoring Counters', sem: call('rdpmc') },
   { name: 'rdmsr', forms: ['0f 32'], sdm: 'RDMSR—Read From Model Specific Register', cpl: 0, feature: 'msr', sem: call('rdmsr') },
   { name: 'wrmsr', forms: ['0f 30'], sdm: 'WRMSR—Write to Model Specific Register', cpl: 0, ends: true, feature: 'msr', sem: call('wrmsr') },

@@ -21,6 +21,23 @@ export const interleave = (bytes: number, high: boolean): readonly number[] => {
   );
 };
 
+/** The number of every byte. */
+export const BYTE_NUMBERS = [0x0706_0504_0302_0100n, 0x0f0e_0d0c_0b0a_0908n] as const;
+const ALL_ZERO = new Array<number>(16).fill(0);
+/** The low byte of an integer in every byte. */
+export const splatByte = <V>(o: Ops<V>, v: V): V => {
+  const low = o.fromLow(v);
+  return o.shuffle(low, low, ALL_ZERO);
+};
+/** All ones in the bytes whose bit of the immediate is set; `low` and `high` name one bit a byte. */
+export const immediateMask = <V>(o: Ops<V>, imm: V, low: bigint, high: bigint): V => {
+  const bits = constant(o, low, high);
+  return o.simd('i8x16.eq', o.simd('v128.and', splatByte(o, imm), bits), bits);
+};
+/** `b` where the mask is set, `a` elsewhere. */
+export const blend = <V>(o: Ops<V>, a: V, b: V, mask: V): V =>
+  o.simd('v128.or', o.simd('v128.and', b, mask), o.simd('v128.andnot', a, mask));
+
 /** Two bits of an immediate at `position`, as a value of 64 bits. */
 const field = <V>(o: Ops<V>, imm: V, position: number): V =>
   o.and(o.shr(o.zext(imm, 64), o.imm(position, 32)), o.imm(3n, 64));

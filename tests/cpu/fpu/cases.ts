@@ -298,13 +298,13 @@ const f32 = (r: Random): bigint =>
   (BigInt(r.below(2)) << 31n) | (BigInt(exponent(r, 8)) << 23n) | fraction(r, 23);
 const f64 = (r: Random): bigint =>
   (BigInt(r.below(2)) << 63n) | (BigInt(exponent(r, 11)) << 52n) | fraction(r, 52);
-const f80 = (r: Random, plain: boolean): readonly [bigint, number] => {
+export const f80 = (r: Random, plain: boolean): readonly [bigint, number] => {
   let e = exponent(r, 15);
   if (plain) e = 0x3fff - 40 + r.below(80);
   const whole = e === 0 ? r.below(12) === 0 : r.below(30) !== 0;
   return [(whole ? 1n << 63n : 0n) | fraction(r, 63), e | (r.below(2) << 15)];
 };
-const integer = (r: Random): bigint => {
+export const integer = (r: Random): bigint => {
   const v = u64(r);
   switch (r.below(5)) {
     case 0:
@@ -323,7 +323,13 @@ const bcd = (r: Random): bigint => {
   return v;
 };
 
-const putData = (view: DataView, at: number, bytes: number, data: Encoding['data'], r: Random): void => {
+export const putData = (
+  view: DataView,
+  at: number,
+  bytes: number,
+  data: Encoding['data'],
+  r: Random,
+): void => {
   for (let i = 0; i < bytes; i += 8) {
     let v: bigint;
     if (data === 'f32') v = f32(r) | (f32(r) << 32n);
