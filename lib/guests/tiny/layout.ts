@@ -53,6 +53,7 @@ export const SYSCALLS = [
   'mmap',
   'munmap',
   'mprotect',
+  'scan',
   'fork',
   'wait',
   'exit',

@@ -253,4 +253,18 @@ sys_flush:
   mov cr3, rax
   xor eax, eax
   ret
+
+; RDI: frames to read
+sys_scan:
+  call sys_flush
+  mov ecx, FRAMES
+  jmp scan_test
+scan_frame:
+  mov rdx, [rcx+DIRECT]
+  add rcx, 4096
+  dec rdi
+scan_test:
+  test rdi, rdi
+  jnz scan_frame
+  ret
 `;

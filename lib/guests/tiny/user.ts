@@ -68,6 +68,22 @@ user_init:
   ${syscall('FLUSH')}
 
   ${times(
+    'passes',
+    `mov rbx, HEAP
+  mov ebp, [touchPages]
+  sub ebp, [unmaps]
+  jmp pass_test
+pass_loop:
+  mov rax, [rbx]
+  add rbx, 4096
+  dec ebp
+pass_test:
+  test ebp, ebp
+  jnz pass_loop`,
+  )}
+  ${times('kernelPasses', `mov edi, [touchPages]\n  ${syscall('SCAN')}`)}
+
+  ${times(
     'forks',
     `${syscall('FORK')}
   test eax, eax
@@ -102,11 +118,13 @@ tick_wait:
   ${syscall('EXIT')}
 
 worker:
-  mov edi, 1
+  mov edi, [workerPages]
+  inc edi
   ${syscall('MMAP')}
-  mov rbx, HEAP
-  mov [rbx], rbx
 worker_next:
+  mov ebp, [workerPages]
+  inc ebp
+  ${touch('work')}
   ${syscall('YIELD')}
   test eax, eax
   jnz worker_next

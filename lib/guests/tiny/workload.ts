@@ -17,10 +17,13 @@ export const WORKLOAD = {
   touchPages: 'a first write to a new page, in an mmap of that many pages',
   protects: 'mprotect read-only, mprotect writable, one write to each of the touched pages',
   unmaps: 'of the touched pages, how many are unmapped again by one munmap, from the end',
+  passes: 'a read of each page that stayed mapped, in order',
+  kernelPasses: 'a flush, then a read of each touched frame by the kernel, through its mapping in 2 MiB pages',
   forks: 'fork, a child that writes `forkWrites` pages and exits, wait',
   forkWrites: 'pages that each child of `forks` writes (copy on write), from the start of the touched ones',
   parentWrites: 'pages that the parent writes after each child, from the start of the touched ones',
   processes: 'a process with an address space of its own that writes one page, yields, and exits',
+  workerPages: 'more pages that each of `processes` writes before each yield',
   switches: 'a switch from one of `processes` to the next by yield',
   ticks: 'arming the local APIC timer, then waiting for its interrupt in a loop of the user program',
   idles: 'arming the local APIC timer, then waiting for its interrupt in HLT',
@@ -30,7 +33,7 @@ export type TinyWorkload = Readonly<Record<WorkloadName, number>>;
 export const WORKLOAD_NAMES = Object.keys(WORKLOAD) as readonly WorkloadName[];
 
 /** Upper bounds that are not those of memory. */
-const LIMITS: Readonly<Partial<Record<WorkloadName, number>>> = { processes: 32, touchPages: 32_768 };
+const LIMITS: Readonly<Partial<Record<WorkloadName, number>>> = { processes: 32, touchPages: 32_768, workerPages: 511 };
 const MOST = 10_000_000;
 
 /** What `--guest tiny` does when nothing is said. */
@@ -89,5 +92,7 @@ export const checkWorkload = (workload: Readonly<Partial<TinyWorkload>>): TinyWo
 /** Frames of data memory in use at once, at most: what `predict` and the check of memory need. */
 export const peakFrames = (w: TinyWorkload): number => {
   const mapped = w.touchPages - w.unmaps;
-  return Math.max(w.touchPages, mapped + (w.forks > 0 ? w.forkWrites : 0), mapped + w.processes);
+  // a process to which nobody switches back has given its frames up before the next one needs any
+  const workers = Math.min(w.processes, w.switches + 1) * (1 + w.workerPages);
+  return Math.max(w.touchPages, mapped + (w.forks > 0 ? w.forkWrites : 0), mapped + workers);
 };
