@@ -18,7 +18,8 @@ export const WORKLOAD = {
   protects: 'mprotect read-only, mprotect writable, one write to each of the touched pages',
   unmaps: 'of the touched pages, how many are unmapped again by one munmap, from the end',
   passes: 'a read of each page that stayed mapped, in order',
-  kernelPasses: 'a flush, then a read of each touched frame by the kernel, through its mapping in 2 MiB pages',
+  kernelPasses:
+    'a flush, then a read of each touched frame by the kernel, through its mapping in 2 MiB pages',
   forks: 'fork, a child that writes `forkWrites` pages and exits, wait',
   forkWrites: 'pages that each child of `forks` writes (copy on write), from the start of the touched ones',
   parentWrites: 'pages that the parent writes after each child, from the start of the touched ones',
@@ -33,7 +34,11 @@ export type TinyWorkload = Readonly<Record<WorkloadName, number>>;
 export const WORKLOAD_NAMES = Object.keys(WORKLOAD) as readonly WorkloadName[];
 
 /** Upper bounds that are not those of memory. */
-const LIMITS: Readonly<Partial<Record<WorkloadName, number>>> = { processes: 32, touchPages: 32_768, workerPages: 511 };
+const LIMITS: Readonly<Partial<Record<WorkloadName, number>>> = {
+  processes: 32,
+  touchPages: 32_768,
+  workerPages: 511,
+};
 const MOST = 10_000_000;
 
 /** What `--guest tiny` does when nothing is said. */
