@@ -22,19 +22,29 @@ export class ApicPages {
   readonly #msrBitmap: number;
   readonly #page: number;
   readonly #shadow: boolean;
+  /** kvm_intel.flexpriority: there is an APIC-access page. */
+  readonly #accessPage: boolean;
   #threshold = 0;
 
   /** @param msrBitmap host-physical address of the MSR bitmap */
-  constructor(port: VmxPort, board: Board, controls: Controls, frames: FrameAllocator, msrBitmap: number) {
+  constructor(
+    port: VmxPort,
+    board: Board,
+    controls: Controls,
+    frames: FrameAllocator,
+    msrBitmap: number,
+    flexpriority: boolean,
+  ) {
     this.#port = port;
     this.#board = board;
     this.#controls = controls;
     this.#msrBitmap = msrBitmap;
     this.#page = frames.page();
+    this.#accessPage = flexpriority;
     this.#shadow = (controls.initial.proc & PROC.useTprShadow) !== 0;
     if (this.#shadow) {
       port.vmwriteNumber(VMCS.virtualApicAddress, this.#page);
-      port.vmwriteNumber(VMCS.apicAccessAddress, frames.page());
+      if (flexpriority) port.vmwriteNumber(VMCS.apicAccessAddress, frames.page());
       port.vmwrite32(VMCS.tprThreshold, 0);
     }
   }
@@ -43,7 +53,7 @@ export class ApicPages {
   setMode(): void {
     if (!this.#shadow) return;
     const mode = this.#board.lapic.mode();
-    this.#controls.setSecondary(SECONDARY.virtualizeApicAccesses, mode === 'xapic');
+    this.#controls.setSecondary(SECONDARY.virtualizeApicAccesses, this.#accessPage && mode === 'xapic');
     this.#controls.setSecondary(SECONDARY.virtualizeX2apicMode, mode === 'x2apic');
     const bitmap = this.#port.memory.view(this.#msrBitmap, 4096).slice();
     interceptMsr(bitmap, X2APIC_TPR_MSR, 'read', mode !== 'x2apic');

@@ -74,8 +74,9 @@ export const chooseControls = (port: VmxPort, choice: ControlChoice): ControlWor
       PROC.movDrExiting |
       PROC.useMsrBitmaps |
       PROC.activateSecondaryControls,
-    p.flexpriority ? PROC.useTprShadow : PROC.cr8LoadExiting | PROC.cr8StoreExiting,
+    PROC.useTprShadow,
   );
+  if ((proc & PROC.useTprShadow) === 0) proc = (proc | PROC.cr8LoadExiting | PROC.cr8StoreExiting) >>> 0;
   const paging = PROC.invlpgExiting | PROC.cr3LoadExiting | PROC.cr3StoreExiting;
   proc = (ept ? proc & ~paging : proc | paging) >>> 0;
   const secondary = adjust(

@@ -16,20 +16,38 @@ const CR0_ROLE = CR0.pg | CR0.wp;
 const CR4_ROLE = CR4.pse | CR4.pae | CR4.la57 | CR4.smep | CR4.smap | CR4.pke;
 const CS_RIGHTS_L = 0x2000;
 
-/** The real CR0: cache control never takes effect, NE always is set; shadow paging needs paging and write protection. */
-export const hardwareCr0 = (guest: number, ept: boolean): number =>
-  ((guest & ~(CR0.cd | CR0.nw)) | CR0.ne | (ept ? 0 : CR0.pe | CR0.pg | CR0.wp)) >>> 0;
+/** What the paging of the host does for the guest: two dimensions, and whether the guest may run without its own. */
+export interface HostPaging {
+  readonly ept: boolean;
+  readonly unrestricted_guest: boolean;
+}
+
+/**
+ * The real CR0: cache control never takes effect, NE always is set; only an unrestricted guest can be without paging,
+ * and shadow paging needs write protection.
+ */
+export const hardwareCr0 = (guest: number, host: HostPaging): number =>
+  ((guest & ~(CR0.cd | CR0.nw)) |
+    CR0.ne |
+    (host.unrestricted_guest ? 0 : CR0.pe | CR0.pg) |
+    (host.ept ? 0 : CR0.wp)) >>>
+  0;
 
 /** What the read shadow shows of CR4: the guest's value. */
 export const guestCr4 = (guest: number): number => guest >>> 0;
 
-/** The real CR4. MCE follows the host, which has it set. */
-export const hardwareCr4 = (guest: number, ept: boolean, cr0: number, hardwareUmip: boolean): number => {
+/**
+ * The real CR4. MCE follows the host, which has it set. A guest without paging that is not unrestricted runs under a
+ * page table of the hypervisor: shadow tables, or with EPT the identity map in 4 MiB pages.
+ */
+export const hardwareCr4 = (guest: number, host: HostPaging, cr0: number, hardwareUmip: boolean): number => {
+  const paging = (cr0 & CR0.pg) !== 0;
   let cr4 = guest | CR4.vmxe | CR4.mce;
   if (!hardwareUmip) cr4 &= ~CR4.umip;
-  if (!ept) {
-    cr4 |= CR4.pae;
-    if ((cr0 & CR0.pg) === 0) cr4 &= ~(CR4.smep | CR4.smap | CR4.pke);
+  if (!host.unrestricted_guest) {
+    if (!host.ept) cr4 |= CR4.pae;
+    else if (!paging) cr4 = (cr4 & ~CR4.pae) | CR4.pse;
+    if (!paging) cr4 &= ~(CR4.smep | CR4.smap | CR4.pke);
   }
   return cr4 >>> 0;
 };
@@ -54,6 +72,7 @@ export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
   const cr0 = ((Number(value) & CR0_DEFINED) | CR0.et) >>> 0;
   if ((cr0 & CR0.nw) !== 0 && (cr0 & CR0.cd) === 0) return false;
   if ((cr0 & CR0.pg) !== 0 && (cr0 & CR0.pe) === 0) return false;
+  if ((cr0 & CR0.pe) === 0 && vcpu.refuseRealMode()) return true;
   const pagingOn = (cr0 & CR0.pg) !== 0 && (old & CR0.pg) === 0;
   const pagingOff = (cr0 & CR0.pg) === 0 && (old & CR0.pg) !== 0;
   if (pagingOn) {

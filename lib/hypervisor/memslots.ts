@@ -65,6 +65,8 @@ export class MemorySlots {
   readonly #frames: FrameAllocator;
   /** hpa by gfn; -1 not yet backed. */
   readonly #hpa: Float64Array;
+  /** Frames of the hypervisor's own slots, beyond the guest's. */
+  readonly #private = new Map<number, number>();
   readonly memory: PhysicalMemory;
 
   /** @param slots page-aligned, not overlapping */
@@ -105,9 +107,15 @@ export class MemorySlots {
     const slot = this.slotOf(gfn);
     return slot !== undefined && first >= slot.gpa && first + 0x20_0000 <= slot.gpa + slot.bytes;
   }
+  /** A private slot of one page (KVM's __x86_set_memory_region), above all others; its host-physical address. */
+  addPrivatePage(gpa: number): number {
+    const page = this.#frames.page();
+    this.#private.set(gpa / 4096, page);
+    return page;
+  }
   /** Host-physical address of a guest frame, allocating it; undefined when no slot has it (MMIO). */
   frame(gfn: number): number | undefined {
-    if (gfn < 0 || gfn >= this.#hpa.length) return undefined;
+    if (gfn < 0 || gfn >= this.#hpa.length) return this.#private.get(gfn);
     const known = this.#hpa[gfn];
     if (known >= 0) return known;
     const slot = this.slotOf(gfn);

@@ -14,6 +14,8 @@ import {
   type KvmIntelParams,
   type KvmParams,
   type ParamRow,
+  type ParamType,
+  type ParamValue,
   paramText,
   readParams,
 } from './params.js';
@@ -34,12 +36,10 @@ export interface LoadedKvm {
   readonly kvm: KvmParams;
 }
 
-/** Effective parameters of kvm-intel: what remains after the contradictions are resolved. */
-const resolve = (
-  p: KvmIntelParams,
-  given: Readonly<Record<string, unknown>>,
-  log: HypervisorLog,
-): KvmIntelParams => {
+type Given = Readonly<Record<string, unknown>>;
+
+/** Effective parameters of kvm-intel: what remains after the contradictions are resolved (hardware_setup). */
+const resolve = (p: KvmIntelParams, given: Given, log: HypervisorLog): KvmIntelParams => {
   const needs = (name: 'unrestricted_guest' | 'eptad' | 'pml', other: 'ept' | 'eptad'): void => {
     if (!p[name] || p[other]) return;
     p[name] = false;
@@ -48,14 +48,21 @@ const resolve = (
   needs('unrestricted_guest', 'ept');
   needs('eptad', 'ept');
   needs('pml', 'eptad');
-  if (!p.ept) p.vmentry_l1d_flush = 'EPT disabled';
+  p.vmentry_l1d_flush = p.ept ? 'not required' : 'EPT disabled';
   if (p.ple_gap === 0) {
-    p.ple_window = 0;
-    p.ple_window_grow = 0;
-    p.ple_window_max = 0;
-    p.ple_window_shrink = 0;
+    for (const name of ['ple_window', 'ple_window_grow', 'ple_window_max', 'ple_window_shrink'] as const) {
+      p[name] = 0;
+      if (given[name] !== undefined)
+        log.print(`kvm_intel: ${name}=${String(given[name])} has no effect with ple_gap=0, set to 0`);
+    }
   }
   return p;
+};
+
+/** Contradictions between the modules: kvm's parameters that only matter with EPT (kvm_mmu_init_tdp_mmu). */
+const resolveKvm = (given: Given, intel: KvmIntelParams, log: HypervisorLog): void => {
+  const name = 'tdp_mmu' satisfies keyof KvmParams;
+  if (!intel.ept && given[name] === true) log.print(`kvm: ${name}=Y has no effect with ept=N`);
 };
 
 export class Hypervisor {
@@ -63,6 +70,7 @@ export class Hypervisor {
   /** Over all vCPUs of all VMs since the counters were reset. */
   readonly counts = new ExitCounts();
   #kvm: KvmParams | undefined;
+  #kvmGiven: Given = {};
   #intel: KvmIntelParams | undefined;
   readonly #vms = new Set<object>();
 
@@ -82,13 +90,18 @@ export class Hypervisor {
     switch (name) {
       case 'kvm':
         if (this.#kvm !== undefined) throw alreadyLoaded(name);
-        this.#kvm = readParams(name, KVM_PARAMS, params);
+        this.#kvm = readParams(name, KVM_PARAMS, params, (line) => this.log.print(line));
+        this.#kvmGiven = params;
         break;
       case 'kvm-intel': {
         if (this.#intel !== undefined) throw alreadyLoaded(name);
-        const read = readParams(name, KVM_INTEL_PARAMS, params);
-        this.#kvm ??= readParams('kvm', KVM_PARAMS, {});
+        const read = readParams(name, KVM_INTEL_PARAMS, params, (line) => this.log.print(line));
+        if (this.#kvm === undefined) {
+          this.#kvm = readParams('kvm', KVM_PARAMS, {});
+          this.#kvmGiven = {};
+        }
         this.#intel = resolve(read, params, this.log);
+        resolveKvm(this.#kvmGiven, this.#intel, this.log);
         break;
       }
       default:
@@ -133,16 +146,19 @@ export class Hypervisor {
     return { intel: this.#intel, kvm: this.#kvm };
   }
 
-  /** Parameters as /sys/module shows them, with what each one does. */
-  parameters(name: ModuleName): { name: string; value: string; default: string; effect: string }[] {
+  /** Parameters as /sys/module shows them, with type, KVM's default, and what each one does here. */
+  parameters(
+    name: ModuleName,
+  ): { name: string; type: ParamType; value: string; default: string; effect: string }[] {
     const values = name === 'kvm' ? this.#kvm : this.#intel;
     if (values === undefined) throw new LabError('module.not-loaded', `module ${name} is not loaded`);
     const rows: Readonly<Record<string, ParamRow>> = name === 'kvm' ? KVM_PARAMS : KVM_INTEL_PARAMS;
     return Object.entries(rows).map(([n, r]) => ({
       name: n,
-      value: paramText((values as Record<string, boolean | number | string>)[n] ?? r.default),
+      type: r.type,
+      value: paramText((values as Record<string, ParamValue>)[n] ?? r.initial),
       default: paramText(r.default),
-      effect: r.effect,
+      effect: r.kind === 'effect' ? r.effect : `none here: ${r.effect}`,
     }));
   }
 

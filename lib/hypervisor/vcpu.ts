@@ -4,7 +4,7 @@
  * The registers as the guest believes them to be (`cr0`, `cr3`, `cr4`, `efer`) differ from the VMCS where the host owns
  * bits; everything else is read from the VMCS when needed. One vCPU a VM.
  */
-import { CR4, FLAG, VECTOR } from '../isa/state.js';
+import { CR0, CR4, FLAG, VECTOR } from '../isa/state.js';
 import { ENTRY_CONTROL, EXIT_CONTROL, PROC, type StubRegisters, VMCS, type VmxPort } from '../vmx/port.js';
 import type { Controls } from './controls.js';
 import { guestCr4, hardwareCr0, hardwareCr4 } from './cr.js';
@@ -75,7 +75,11 @@ export class Vcpu implements MmuVcpu {
     return ((this.#cr0 & ~owned) | (this.port.vmread32(VMCS.guestCr0) & owned)) >>> 0;
   }
   get cr3(): number {
-    return this.ept ? this.port.vmreadNumber(VMCS.guestCr3) : this.#cr3;
+    return this.#ownCr3 ? this.port.vmreadNumber(VMCS.guestCr3) : this.#cr3;
+  }
+  /** GUEST_CR3 is the guest's: not with shadow paging, nor while the guest runs on the identity map. */
+  get #ownCr3(): boolean {
+    return this.ept && (this.vm.params.unrestricted_guest || (this.#cr0 & CR0.pg) !== 0);
   }
   get cr4(): number {
     const owned = this.controls.initial.cr4GuestOwned;
@@ -83,19 +87,41 @@ export class Vcpu implements MmuVcpu {
   }
   /** vmx_set_cr0: keeps the guest's value and loads the real one. */
   setCr0(value: number): void {
+    const { params, identityMap } = this.vm;
+    const cr3 = this.cr3;
+    const toggled = ((this.#cr0 ^ value) & CR0.pg) !== 0;
     this.#cr0 = value;
     this.port.vmwriteNumber(VMCS.cr0ReadShadow, value);
-    this.port.vmwriteNumber(VMCS.guestCr0, hardwareCr0(value, this.ept));
+    this.port.vmwriteNumber(VMCS.guestCr0, hardwareCr0(value, params));
+    if (identityMap === undefined) return;
+    // with EPT a restricted guest without paging runs on the identity map, and its CR3 is only kept (KVM-1.2)
+    const paging = (value & CR0.pg) !== 0;
+    this.controls.setProc(PROC.cr3LoadExiting | PROC.cr3StoreExiting, !paging);
+    this.#cr3 = cr3;
+    this.port.vmwriteNumber(VMCS.guestCr3, paging ? cr3 : identityMap);
+    if (toggled) this.setCr4(this.cr4);
   }
   setCr3(value: number): void {
     this.#cr3 = value;
-    if (this.ept) this.port.vmwriteNumber(VMCS.guestCr3, value);
+    if (this.#ownCr3) this.port.vmwriteNumber(VMCS.guestCr3, value);
+  }
+  /** Real mode without unrestricted guest is virtual-8086 mode in KVM, which is not modelled: the run ends. */
+  refuseRealMode(): boolean {
+    if (this.vm.params.unrestricted_guest) return false;
+    this.vm.pendingStop ??= {
+      kind: 'emulation-failure',
+      detail: `real mode at rip 0x${this.rip.toString(16)} needs unrestricted_guest: virtual-8086 mode is not modelled`,
+    };
+    return true;
   }
   /** vmx_set_cr4. UMIP that the processor lacks is emulated through descriptor-table exits. */
   setCr4(value: number): void {
     this.#cr4 = value;
     this.port.vmwriteNumber(VMCS.cr4ReadShadow, guestCr4(value));
-    this.port.vmwriteNumber(VMCS.guestCr4, hardwareCr4(value, this.ept, this.#cr0, this.vm.hardwareUmip));
+    this.port.vmwriteNumber(
+      VMCS.guestCr4,
+      hardwareCr4(value, this.vm.params, this.#cr0, this.vm.hardwareUmip),
+    );
     this.vm.setDescriptorTableExiting((value & CR4.umip) !== 0 && !this.vm.hardwareUmip);
   }
   /** vmx_set_efer: the entry loads it when it differs from the host's; ept=0 needs NX in hardware. */

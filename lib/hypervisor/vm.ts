@@ -91,6 +91,9 @@ const DEFAULT_WALL_CLOCK = '2026-11-22T12:00:00Z';
 const PIN_MSR = 0x481;
 const MISC_MSR = 0x485;
 const CR4_FIXED1_MSR = 0x489;
+/** VMX_EPT_IDENTITY_PAGETABLE_ADDR, and the rights of its entries: 4 MiB pages, P W U A D. */
+const IDENTITY_MAP = 0xfffb_c000;
+const IDENTITY_ENTRY = 0xe7;
 /** Name of the local APIC's timer (`devices/lapic-timer.ts`). */
 const LAPIC_TIMER = 'lapic';
 
@@ -119,6 +122,8 @@ export class Vm {
   /** XSAVES for the guest. */
   readonly xsaves: boolean;
   readonly hardwareUmip: boolean;
+  /** Guest-physical page table of EPT without unrestricted guest, for a guest without paging. */
+  readonly identityMap: number | undefined;
   readonly hostEfer: number;
   /** Seconds since 1970 at creation. */
   readonly bootSeconds: number;
@@ -163,6 +168,12 @@ export class Vm {
     this.frames = new FrameAllocator(port.memory);
     const slots = typeof options.memory === 'number' ? [{ gpa: 0, bytes: options.memory }] : options.memory;
     this.slots = new MemorySlots(port.memory, this.frames, slots, options.backing ?? '2M');
+    if (intel.ept && !intel.unrestricted_guest) {
+      this.identityMap = IDENTITY_MAP;
+      const page = this.slots.addPrivatePage(IDENTITY_MAP);
+      for (let i = 0; i < 1024; i++)
+        port.memory.write32(page + 4 * i, (i * 0x40_0000 + IDENTITY_ENTRY) >>> 0);
+    }
     this.created = port.rdtsc();
     const rate = options.tscHz ?? DEFAULT_TSC_HZ;
     this.timerShift = Number(port.rdmsr(MISC_MSR) & 31n);
@@ -225,7 +236,14 @@ export class Vm {
     );
     this.vcpu = new Vcpu(this, this.controls);
     fillVmcs(port, this.controls, pages, intel, this.vcpu.vpid, this.hostEfer);
-    this.apic = new ApicPages(port, this.board, this.controls, this.frames, pages.msrBitmap);
+    this.apic = new ApicPages(
+      port,
+      this.board,
+      this.controls,
+      this.frames,
+      pages.msrBitmap,
+      intel.flexpriority,
+    );
     this.apic.setMode();
     port.registers.xcr0 = 1n;
     this.vcpu.setTscOffset(-BigInt(this.created));

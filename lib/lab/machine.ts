@@ -278,12 +278,6 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
   checkBootOptions(options, memory);
   const layout = checkLabLayout(options.leaves ?? 'F2020');
   const own = freestanding(options, memory);
-  if (own !== undefined && intel.ept && !intel.unrestricted_guest)
-    throw new LabError(
-      'machine.mode',
-      `a ${own.format} image starts without paging`,
-      'load kvm-intel with unrestricted_guest',
-    );
   const guest = own ?? (await image(options, memory, layout));
   if (options.gdb !== undefined && options.trace !== undefined)
     throw new LabError('machine.gdb', 'gdb and a trace exclude each other', 'both look at each instruction');

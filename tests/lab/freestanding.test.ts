@@ -247,12 +247,31 @@ test('an image of no known kind is refused with file, offset and rule', async ()
   const path = file('what', new Uint8Array(100));
   await expect(run(path)).rejects.toThrow(`${path}: at offset 0x0: no known magic`);
 });
-test('shadow paging, and EPT without unrestricted guest, say what is missing', async () => {
+test('shadow paging says what is missing', async () => {
   const kernel = file('k', flatKernel(greeting));
   await expect(bootUnder('shadow', { kernel, memory: 64 << 20 })).rejects.toThrow(/runs without paging/);
+});
+test.each([
+  ['without paging', flatKernel(greeting)],
+  ['32-bit paging', pagedKernel(false)],
+  ['PAE paging', pagedKernel(true)],
+])('EPT without unrestricted guest: %s starts on the identity map and ends alike', async (name, bytes) => {
+  const kernel = file(`restricted ${name}`, bytes);
+  const free = await run(kernel);
   const hypervisor = new Hypervisor();
   hypervisor.loadModule('kvm-intel', { unrestricted_guest: false });
-  await expect(boot(hypervisor, { kernel, memory: 64 << 20 })).rejects.toThrow(
-    /starts without paging.*unrestricted_guest/,
-  );
+  const restricted = await boot(hypervisor, {
+    kernel,
+    memory: 64 << 20,
+    debugExit: 0xf4,
+    maxInstructions: 1_000_000,
+  });
+  expect([restricted.outcome, restricted.detail, restricted.console]).toEqual([
+    free.outcome,
+    free.detail,
+    free.console,
+  ]);
+  // the load of CR3 before paging is on, and one violation for the identity map
+  const [more, most] = [28, 48].map((r) => (restricted.exits[r] ?? 0) - (free.exits[r] ?? 0));
+  expect([more, most]).toEqual([name === 'without paging' ? 0 : 1, 1]);
 });

@@ -17,6 +17,8 @@ export const createMmu: MmuFactory = (parts) => {
       nxHugePages: parts.kvm.nx_huge_pages,
       maxPhyAddr: parts.maxPhyAddr,
       gbPages: parts.pages1G,
+      apicAccessPage: parts.params.flexpriority,
+      mmioCaching: parts.kvm.mmio_caching,
     },
   };
   return parts.params.ept ? createTdpMmu(deps) : createShadowMmu(deps);

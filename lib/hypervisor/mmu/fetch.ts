@@ -39,6 +39,7 @@ export const shadowFault = (m: ShadowContext, gva: bigint, code: number): PageFa
   if (hpa === undefined) {
     if (gfn === APIC_GFN && m.apicPage) return 'emulate';
     m.cacheMmio(gva, gfn);
+    if (m.options.mmioCaching === false) return 'emulate';
   } else if (write && (w.access & ACC.w) === 0 && !m.mode.wp && !user) {
     // CR0.WP = 0: the kernel writes to a read-only page through a mapping that users cannot use
     w.access = (w.access | ACC.w) & ~ACC.u;
@@ -205,15 +206,30 @@ const prefetch = (m: ShadowContext, sp: ShadowPage, at: number): void => {
   }
 };
 
-/** __direct_pte_prefetch: absent entries of the group, as far as the host has frames. */
+/**
+ * __direct_pte_prefetch: the runs of absent entries in the group, each as far as the host has frames; a run that begins
+ * with a frame it has not ends the prefetch.
+ */
 const prefetchDirect = (m: ShadowContext, sp: ShadowPage, at: number): void => {
   const start = sp.hpa + (at & 0xff8 & ~(GROUP * 8 - 1));
+  let inRun = false;
+  let ended = false;
   for (let i = 0; i < GROUP; i++) {
     const entry = start + i * 8;
-    if (entry === at || (m.lo(entry) & MMU_PRESENT) !== 0) continue;
+    if (entry === at || (m.lo(entry) & MMU_PRESENT) !== 0) {
+      inRun = false;
+      ended = false;
+      continue;
+    }
+    if (ended) continue;
     const gfn = sp.gfnAt((entry & 0xfff) >>> 3);
     const hpa = m.slots.backed(gfn);
-    if (hpa === undefined) return;
+    if (hpa === undefined) {
+      if (!inRun) return;
+      ended = true;
+      continue;
+    }
+    inRun = true;
     setLeaf(m, sp, entry, sp.access, gfn, hpa, false, WHY.prefetch);
   }
 };

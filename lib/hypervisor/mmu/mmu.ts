@@ -52,6 +52,8 @@ export interface MmuOptions {
   readonly gbPages?: boolean;
   /** The page that the in-kernel local APIC answers is never mapped nor cached; true when absent. */
   readonly apicAccessPage?: boolean;
+  /** kvm.mmio_caching: MMIO entries stand for MMIO pages; true when absent. */
+  readonly mmioCaching?: boolean;
 }
 
 export interface MmuDeps {

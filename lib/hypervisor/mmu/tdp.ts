@@ -90,6 +90,8 @@ export class TdpMmu implements KvmMmu {
     this.#memory.u32[i + 1] = hi;
   }
   #newTable(): number {
+    // the older MMU keeps its tables like shadow pages, and counts them
+    if (!this.#options.tdpMmu) this.#stats.mmu_cache_miss++;
     const hpa = this.#frames.page();
     this.#tables.push(hpa);
     return hpa;
@@ -127,7 +129,7 @@ export class TdpMmu implements KvmMmu {
     const frame = this.#slots.frame(gfn);
     if (frame === undefined && gfn === APIC_GFN && (this.#options.apicAccessPage ?? true)) return 'emulate';
     this.reload();
-    const { nxHugePages } = this.#options;
+    const { nxHugePages, tdpMmu, eptad } = this.#options;
     const fetch = (code & PF.i) !== 0;
     const goal = frame !== undefined && this.#slots.canMap2M(gfn) && !(nxHugePages && fetch) ? 2 : 1;
     const lo = gpa % 0x1_0000_0000;
@@ -141,9 +143,10 @@ export class TdpMmu implements KvmMmu {
       const leaf = present && (level === 1 || (elo & EPT.ps) !== 0);
       if (leaf) {
         if (!fetch || (elo & EPT.x) !== 0) return 'spurious';
-        table = this.#split(at, elo);
+        table = this.#dropLarge(at);
         continue;
       }
+      if (frame === undefined && this.#options.mmioCaching === false) return 'emulate';
       if (level === 1 && frame === undefined) {
         this.#put(at, eptMmioLo(gfn, this.#generation), eptMmioHi(gfn, this.#generation));
         this.#stats.pf_mmio_spte_created++;
@@ -152,33 +155,51 @@ export class TdpMmu implements KvmMmu {
       if (frame !== undefined && (level === 1 || (level === goal && !present))) {
         if (level === 2) this.#putLeaf(at, 2, frame - (gfn % 512) * 4096, !nxHugePages, false);
         else this.#putLeaf(at, 1, frame, true, false);
-        if (!this.#options.tdpMmu && level === 1) this.#ahead(at, gfn);
+        if (!tdpMmu && eptad && level === 1) this.#ahead(at, gfn);
         return 'fixed';
       }
-      table = present ? addressOf(elo, this.#hi(at)) : this.#linkTable(at);
+      if (present) table = addressOf(elo, this.#hi(at));
+      else {
+        table = this.#linkTable(at);
+        if (level === 2 && nxHugePages && fetch && this.#slots.canMap2M(gfn)) this.#stats.nx_lpage_splits++;
+      }
     }
   }
 
-  /** The NX workaround: a 2 MiB leaf becomes 512 small ones that may be executed. */
-  #split(at: number, elo: number): number {
-    const hpa = addressOf(elo & ~0xfff, this.#hi(at));
+  /** The NX workaround: a 2 MiB leaf gives way to an empty table, whose entries come back one violation at a time. */
+  #dropLarge(at: number): number {
     this.#count(2, -1);
+    this.#put(at, 0, 0);
     const table = this.#linkTable(at);
-    for (let i = 0; i < 512; i++) this.#putLeaf(table + i * 8, 1, hpa + i * 4096, true, false);
     this.#stats.nx_lpage_splits++;
     this.#stats.remote_tlb_flush_requests++;
     this.#vcpu.requestTlbFlush();
     return table;
   }
 
-  /** tdp_mmu=N: absent neighbours that the host has frames for. */
+  /**
+   * tdp_mmu=N: the runs of absent neighbours, each as far as the host has frames (__direct_pte_prefetch). Without
+   * accessed bits nothing is filled ahead: nobody could tell what has been used.
+   */
   #ahead(at: number, gfn: number): void {
     const start = at - (gfn % GROUP) * 8;
+    let inRun = false;
+    let ended = false;
     for (let i = 0; i < GROUP; i++) {
       const entry = start + i * 8;
-      if ((this.#lo(entry) & MMU_PRESENT) !== 0) continue;
+      if ((this.#lo(entry) & MMU_PRESENT) !== 0) {
+        inRun = false;
+        ended = false;
+        continue;
+      }
+      if (ended) continue;
       const hpa = this.#slots.backed(gfn - (gfn % GROUP) + i);
-      if (hpa === undefined) return;
+      if (hpa === undefined) {
+        if (!inRun) return;
+        ended = true;
+        continue;
+      }
+      inRun = true;
       this.#putLeaf(entry, 1, hpa, true, true);
     }
   }
