@@ -340,11 +340,40 @@ const dispatchBody = (): Body => {
   return b;
 };
 
-const runBody = (type: number): Body => {
+/** A handler's body, for the run loop: emits into `b`, leaves the next record on the stack unless it ends itself. */
+export interface Arm {
+  readonly index: number;
+  readonly emit: (b: Body) => void;
+}
+
+const runBody = (type: number, arms: readonly Arm[]): Body => {
   const b = new Body(1);
+  const first = arms[0]?.index ?? 0;
   b.loop();
   const top = b.depth;
-  b.get(0).get(0).mem('i32.load', R.handler).callIndirect(type).tee(0).brIf(top);
+  b.block();
+  const check = b.depth;
+  const labels: number[] = [];
+  b.block();
+  const cold = b.depth;
+  for (let i = 0; i < arms.length; i++) {
+    b.block();
+    labels.unshift(b.depth);
+  }
+  labels.push(cold);
+  b.get(0).mem('i32.load', R.handler).i32(first).op('i32.sub').brTable(labels);
+  b.onReturn = () => b.set(0).br(check);
+  for (const arm of arms) {
+    b.op('end');
+    b.reuseLocals();
+    arm.emit(b);
+    b.set(0).br(top);
+  }
+  b.onReturn = undefined;
+  b.op('end');
+  b.get(0).get(0).mem('i32.load', R.handler).callIndirect(type).set(0);
+  b.op('end');
+  b.get(0).brIf(top);
   b.op('end');
   return b;
 };
@@ -368,12 +397,17 @@ export const addRuntime = (m: ModuleBuilder): RuntimeIndex => {
   };
 };
 
-/** Encodes the core module. Imports: memory, the handler table; exports `run`. */
-export const coreModule = (memoryPages: number, tableEntries: number): Uint8Array<ArrayBuffer> => {
+/** Encodes the core module. Imports: memory, the handler table, host functions; exports `run`. */
+export const coreModule = (
+  memoryPages: number,
+  tableEntries: number,
+  arms: readonly Arm[],
+): Uint8Array<ArrayBuffer> => {
   const m = new ModuleBuilder();
   m.importMemory(memoryPages);
   m.importTable(tableEntries);
+  addRuntime(m);
   const handler = { params: [I32], results: [I32] } as const;
-  m.function({ params: [I32], results: [] }, runBody(m.type(handler)), 'run');
+  m.function({ params: [I32], results: [] }, runBody(m.type(handler), arms), 'run');
   return m.encode();
 };

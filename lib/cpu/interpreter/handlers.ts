@@ -9,7 +9,7 @@ import type { Insn } from '../../isa/rows.js';
 import { CR0, CR4, FLAG, LEAVE, S, SEG } from '../../isa/state.js';
 import type { Operand } from '../../isa/verbs.js';
 import { Body, ModuleBuilder } from '../wasm/encoder.js';
-import { addRuntime } from './core-module.js';
+import { type Arm, addRuntime } from './core-module.js';
 import {
   ImmediateOperand,
   MemoryOperandVerbs,
@@ -135,10 +135,24 @@ export class Handlers {
   get count(): number {
     return this.#byKey.size;
   }
+  /** The statements of a handler, for the run loop: numbered like the handler, which `of` has made before. */
+  arm(insn: Insn): Arm {
+    const { index } = this.of(insn);
+    return { index, emit: this.#trace(insn).emit };
+  }
   of(insn: Insn): Handler {
     const key = handlerKey(insn);
     const known = this.#byKey.get(key);
     if (known !== undefined) return known;
+    const { ends, emit } = this.#trace(insn);
+    const body = new Body(1);
+    emit(body);
+    const handler = { index: this.#allocate(), ends };
+    this.#queue.push({ index: handler.index, body });
+    this.#byKey.set(key, handler);
+    return handler;
+  }
+  #trace(insn: Insn): { readonly ends: boolean; readonly emit: (b: Body) => void } {
     const o = new Tracer(insn, this.#fn, this.#helper);
     const { row } = insn;
     prologue(o, insn);
@@ -148,15 +162,15 @@ export class Handlers {
     const repeated = row.string !== undefined && insn.rep !== 'none';
     const ends = row.ends === true || o.jumps || repeated;
     if (row.ends !== true && ends) o.fallThrough();
-    const body = new Body(1);
-    o.t.emit(body);
-    if (row.ends === true) o.endDispatch(body);
-    else if (ends) body.op('unreachable');
-    else o.endSequential(body);
-    const handler = { index: this.#allocate(), ends };
-    this.#queue.push({ index: handler.index, body });
-    this.#byKey.set(key, handler);
-    return handler;
+    return {
+      ends,
+      emit: (body) => {
+        o.t.emit(body);
+        if (row.ends === true) o.endDispatch(body);
+        else if (ends) body.op('unreachable');
+        else o.endSequential(body);
+      },
+    };
   }
   #allocate(): number {
     if (this.#next >= this.#table.length)

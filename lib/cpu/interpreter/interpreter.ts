@@ -6,7 +6,9 @@
  * entry and did not retire are given back.
  */
 import { isCanonical } from '../../base/bits.js';
+import { InvariantError } from '../../base/error.js';
 import { decode } from '../../isa/decoder.js';
+import type { Insn } from '../../isa/rows.js';
 import { LEAVE, S, SEG } from '../../isa/state.js';
 import { LEFT, TLB_INDEX_MASK } from '../../memory/access.js';
 import type { Mmu } from '../../memory/mmu.js';
@@ -16,8 +18,8 @@ import type { Helper, HelperTable } from '../helpers.js';
 import { segmentLinear } from '../system/segments.js';
 import { bulk } from './bulk.js';
 import { CodeCache } from './code-cache.js';
-import { COMMON } from './common.js';
-import { coreModule } from './core-module.js';
+import { COMMON, HOT } from './common.js';
+import { type Arm, coreModule } from './core-module.js';
 import { Handlers } from './handlers.js';
 import { ALIGNED_ACCESS, STACK_ACCESS } from './memory-verbs.js';
 import { R } from './record.js';
@@ -42,14 +44,28 @@ const divide128: Helper = (cpu) => {
   return true;
 };
 
-/** Builds the common handlers, in one module. */
-const prepare = (handlers: Handlers): void => {
-  for (const text of COMMON.trim().split(/\s+/)) {
-    const bytes = Uint8Array.from(Buffer.from(text, 'hex'));
-    const insn = decode(bytes, 0, bytes.length, 64);
-    if (typeof insn !== 'string') handlers.of(insn);
+const instructions = (list: string): Insn[] =>
+  list
+    .trim()
+    .split(/\s+/)
+    .map((text) => {
+      const bytes = Uint8Array.from(Buffer.from(text, 'hex'));
+      const insn = decode(bytes, 0, bytes.length, 64);
+      if (typeof insn === 'string') throw new InvariantError(`${text} is ${insn}`);
+      return insn;
+    });
+
+/** Builds the common handlers, in one module; gives the most frequent ones as arms of the run loop. */
+const prepare = (handlers: Handlers): Arm[] => {
+  const arms: Arm[] = [];
+  for (const insn of instructions(HOT)) {
+    const before = handlers.count;
+    const arm = handlers.arm(insn);
+    if (handlers.count !== before) arms.push(arm);
   }
+  for (const insn of instructions(COMMON)) handlers.of(insn);
   handlers.flush();
+  return arms;
 };
 
 export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Interpreter => {
@@ -136,9 +152,11 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
     },
     bulk: (which: number, width: number): number => bulk(cpu, which, width, u32[RECORD]),
   };
-  const core = new WebAssembly.Instance(new WebAssembly.Module(coreModule(pages, HANDLER_LIMIT)), { env });
   const handlers = new Handlers(env.table, { env }, pages, number);
-  prepare(handlers);
+  const arms = prepare(handlers);
+  const core = new WebAssembly.Instance(new WebAssembly.Module(coreModule(pages, HANDLER_LIMIT, arms)), {
+    env,
+  });
   const runRecords = core.exports['run'] as (record: number) => void;
   const code = new CodeCache(cpu, handlers);
   code.onFlush = () => mmu.renewCodeTables();

@@ -149,14 +149,28 @@ export class Body {
   readonly #params: number;
   readonly #locals: ValueType[] = [];
   depth = 0;
+  /** Replaces `return`, while a body is built into another one. */
+  onReturn: (() => void) | undefined;
+  /** Locals that `local` may hand out again. */
+  #free: number[] = [];
   constructor(params: number) {
     this.#params = params;
   }
   local(type: ValueType): number {
+    const i = this.#free.findIndex((l) => this.#locals[l] === type);
+    if (i >= 0) return this.#params + this.#free.splice(i, 1)[0];
     this.#locals.push(type);
     return this.#params + this.#locals.length - 1;
   }
+  /** All locals so far may be used again: what they hold is not needed any more. */
+  reuseLocals(): void {
+    this.#free = this.#locals.map((_, i) => i);
+  }
   op(name: OpName): this {
+    if (name === 'return' && this.onReturn !== undefined) {
+      this.onReturn();
+      return this;
+    }
     this.bytes.push(OP[name]);
     if (name === 'end') this.depth--;
     return this;
@@ -246,6 +260,13 @@ export class Body {
   brIf(label: number): this {
     this.bytes.push(0x0d);
     unsigned(this.bytes, this.depth - label);
+    return this;
+  }
+  /** Jumps to the label numbered by the value on the stack, or to the last one. */
+  brTable(labels: readonly number[]): this {
+    this.bytes.push(0x0e);
+    unsigned(this.bytes, labels.length - 1);
+    for (const l of labels) unsigned(this.bytes, this.depth - l);
     return this;
   }
   encode(): number[] {
