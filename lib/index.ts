@@ -19,6 +19,8 @@ export const boot = (options: BootOptions = {}): Promise<RunResult> => bootUnder
 
 export { LabError } from './base/error.js';
 export { Hypervisor } from './hypervisor/modules.js';
+export type { TraceEvent, TraceName } from './hypervisor/trace-events.js';
+export { TRACEPOINTS } from './hypervisor/trace-rows.js';
 export { bootBoth } from './lab/both.js';
 export { type ChangedControl, changedControls } from './lab/changed-controls.js';
 export { costChart, exitChart, phaseChart } from './lab/charts.js';
@@ -28,7 +30,10 @@ export { exitFrame, frameToHTML } from './lab/frame.js';
 export { type LoggedQuery, queriesBesideLog, sampleLog } from './lab/leaf-log.js';
 export type { BootOptions, Machine, Paging, Phase, RunResult } from './lab/machine.js';
 export { leafNumbers } from './lab/machine.js';
+export type { MachineListeners, ObservedMachine, VmcsFields } from './lab/observe.js';
 export { chart, toSVG, vegaLibraryHTML } from './lab/plot.js';
 export { countsOf, readings } from './lab/readings.js';
 export { type CostRow, costRows, type PhaseCounts, phaseCounts, sumOf } from './lab/run-tables.js';
+export { type CatchOptions, type CaughtExit, catchExit, type ExitCatch } from './lab/trace-catch.js';
+export { type ExitExplanation, explainExit } from './lab/trace-explain.js';
 export { EXIT_REASONS } from './vmx/exit-reasons.js';

@@ -178,6 +178,13 @@ export class GuestCpuid {
     return unsigned(entry);
   }
 
+  /** Whether there is an entry for the leaf itself, and whether the highest basic leaf answers in its place. */
+  lookup(leaf: number, subleaf: number): { readonly found: boolean; readonly maxBasic: boolean } {
+    const entries = this.#leaves.get(leaf);
+    const found = entries?.[INDEXED.has(leaf) ? subleaf : 0] !== undefined;
+    return { found, maxBasic: entries === undefined && this.#outOfRange(leaf) };
+  }
+
   /** No range of leaves that the guest has contains the leaf (KVM redirects such a leaf on Intel). */
   #outOfRange(leaf: number): boolean {
     const start =

@@ -10,6 +10,7 @@ import { FLAG, VECTOR } from '../isa/state.js';
 import { PROC, VMCS, type VmxPort } from '../vmx/port.js';
 import type { Controls } from './controls.js';
 import type { KvmStats } from './stats.js';
+import type { Sinks } from './tracer.js';
 
 /** What the injection asks of the interrupt controllers. */
 export interface InterruptSource {
@@ -18,6 +19,10 @@ export interface InterruptSource {
   /** Its vector; it moves from requested to in service. -1 when it vanished. */
   acknowledge(): number;
 }
+
+/** Tracepoints of the injection. */
+export type InjectionTrace = Pick<Sinks, 'kvm_inj_virq' | 'kvm_inj_exception'>;
+const UNTRACED: InjectionTrace = { kvm_inj_virq: undefined, kvm_inj_exception: undefined };
 
 const TYPE = {
   interrupt: 0,
@@ -138,18 +143,24 @@ export class EventState {
    * Before a VM entry: writes at most one event. What has to wait for the guest gets a window; what has to wait for
    * that event gets an exit right after its delivery.
    */
-  inject(port: VmxPort, controls: Controls, source: InterruptSource, stats: KvmStats): void {
+  inject(
+    port: VmxPort,
+    controls: Controls,
+    source: InterruptSource,
+    stats: KvmStats,
+    trace: InjectionTrace = UNTRACED,
+  ): void {
     let canInject = true;
     this.immediateExit = false;
     if (this.exceptionInjected) {
-      this.#writeException(port);
+      this.#writeException(port, trace, true);
       canInject = false;
     } else if (!this.exceptionPending) {
       if (this.nmiInjected) {
         this.#write(port, VECTOR.nmi | (TYPE.nmi << 8));
         canInject = false;
       } else if (this.interruptInjected) {
-        this.#writeInterrupt(port, stats);
+        this.#writeInterrupt(port, stats, trace, true);
         canInject = false;
       }
     }
@@ -166,7 +177,7 @@ export class EventState {
       this.length = 1;
       this.exceptionPending = false;
       this.exceptionInjected = true;
-      this.#writeException(port);
+      this.#writeException(port, trace, false);
       canInject = false;
     }
     if (this.nmiPending) {
@@ -195,14 +206,20 @@ export class EventState {
         this.interruptVector = vector;
         this.interruptSoft = false;
         this.interruptInjected = true;
-        this.#writeInterrupt(port, stats);
+        this.#writeInterrupt(port, stats, trace, false);
       }
       if (!source.hasInterrupt()) return;
     }
     controls.setProc(PROC.interruptWindowExiting, true);
   }
 
-  #writeException(port: VmxPort): void {
+  #writeException(port: VmxPort, trace: InjectionTrace, reinjected: boolean): void {
+    trace.kvm_inj_exception?.({
+      exception: this.vector,
+      has_error: this.code >= 0,
+      error_code: Math.max(0, this.code),
+      reinjected,
+    });
     const soft = this.vector === VECTOR.bp || this.vector === VECTOR.of;
     let info = this.vector | ((soft ? TYPE.softException : TYPE.hardException) << 8);
     if (soft) port.vmwrite32(VMCS.entryInstructionLength, this.length);
@@ -212,7 +229,8 @@ export class EventState {
     }
     this.#write(port, info);
   }
-  #writeInterrupt(port: VmxPort, stats: KvmStats): void {
+  #writeInterrupt(port: VmxPort, stats: KvmStats, trace: InjectionTrace, reinjected: boolean): void {
+    trace.kvm_inj_virq?.({ vector: this.interruptVector, soft: this.interruptSoft, reinjected });
     stats.irq_injections++;
     if (this.interruptSoft) {
       port.vmwrite32(VMCS.entryInstructionLength, this.length);

@@ -25,6 +25,9 @@ export interface Outcome {
 /** A handler never resumes by itself: the guest goes on, or the run ends. */
 export type Next = { readonly to: 'guest' } | { readonly to: 'user'; readonly outcome: Outcome };
 
+/** KVM_EXIT_IO and KVM_EXIT_MMIO: what the monitor has to do. */
+export const USER_EXIT = { io: 2, mmio: 6 } as const;
+
 /** The guest goes on. */
 export const RESUME: Next = { to: 'guest' };
 

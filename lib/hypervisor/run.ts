@@ -14,6 +14,7 @@ import { handle } from './handlers/index.js';
 import type { Outcome } from './next.js';
 import type { KvmIntelParams } from './params.js';
 import { collectPvEoi, offerPvEoi } from './pv.js';
+import { traceEntry, traceExit } from './trace-hooks.js';
 import type { Vm } from './vm.js';
 
 export interface RunOptions {
@@ -59,6 +60,7 @@ export class Runner {
   run(options: RunOptions): Outcome {
     const vm = this.#vm;
     const { vcpu, port, stats } = vm;
+    const { sinks } = vm.trace;
     const { counts } = vm.hypervisor;
     const limit = options.limit ?? Number.POSITIVE_INFINITY;
     for (;;) {
@@ -81,6 +83,7 @@ export class Runner {
           counts.handled(this.#reason, port.rdtsc() - this.#exitAt);
           this.#reason = NONE;
         }
+        if (sinks.kvm_entry !== undefined) traceEntry(vcpu, sinks.kvm_entry);
       }
       const entered = port.enter(this.#launched ? 'vmresume' : 'vmlaunch', limit);
       if ('limit' in entered) {
@@ -95,6 +98,7 @@ export class Runner {
       this.#reason = reason;
       this.#chargeExit(reason);
       vm.onExit?.(reason);
+      if (sinks.kvm_exit !== undefined) traceExit(vcpu, sinks.kvm_exit, entered.exit);
       if (entered.exit >>> 0 >= ENTRY_FAILURE) return this.#failed();
       this.#launched = true;
 
@@ -125,7 +129,7 @@ export class Runner {
       vcpu.events.nmiPending ||
       vcpu.events.reinjecting
     ) {
-      vcpu.events.inject(port, controls, this.#source, stats);
+      vcpu.events.inject(port, controls, this.#source, stats, this.#vm.trace.sinks);
       vcpu.eventRequested = vcpu.events.immediateExit;
       apic.updateThreshold();
       if (waiting || vcpu.pvEoiMsr !== 0n) offerPvEoi(vcpu);
@@ -208,7 +212,9 @@ export class Runner {
     else stats.preemption_other++;
     stats.host_state_reload++;
     if (params.ple_gap === 0 || vcpu.pleWindow === params.ple_window) return;
-    vcpu.pleWindow = shrunkWindow(vcpu.pleWindow, params);
+    const window = shrunkWindow(vcpu.pleWindow, params);
+    this.#vm.trace.sinks.kvm_ple_window_update?.({ vcpu_id: 0, new: window, old: vcpu.pleWindow });
+    vcpu.pleWindow = window;
     vcpu.pleWindowDirty = true;
   }
 

@@ -22,10 +22,11 @@ import { type Backing, FrameAllocator, type MemorySlot, MemorySlots } from './me
 import type { KvmMmu } from './mmu/mmu.js';
 import type { Hypervisor } from './modules.js';
 import { hostEferOf } from './msr.js';
-import type { Outcome } from './next.js';
+import { type Outcome, USER_EXIT } from './next.js';
 import type { KvmIntelParams, KvmParams } from './params.js';
 import { Runner, type RunOptions } from './run.js';
 import { type KvmStats, newStats } from './stats.js';
+import { Tracer } from './tracer.js';
 import { Vcpu } from './vcpu.js';
 import { enterVmxOperation, fillVmcs } from './vmcs-setup.js';
 
@@ -38,6 +39,7 @@ export interface MmuParts {
   readonly slots: MemorySlots;
   readonly frames: FrameAllocator;
   readonly stats: KvmStats;
+  readonly trace: Tracer;
   readonly params: KvmIntelParams;
   readonly kvm: KvmParams;
   /** Width of guest-physical addresses, in bits. */
@@ -94,6 +96,8 @@ const CR4_FIXED1_MSR = 0x489;
 /** VMX_EPT_IDENTITY_PAGETABLE_ADDR, and the rights of its entries: 4 MiB pages, P W U A D. */
 const IDENTITY_MAP = 0xfffb_c000;
 const IDENTITY_ENTRY = 0xe7;
+/** Types of `kvm_mmio`. */
+const MMIO = { unsatisfied: 0, read: 1, write: 2 } as const;
 /** Name of the local APIC's timer (`devices/lapic-timer.ts`). */
 const LAPIC_TIMER = 'lapic';
 
@@ -107,6 +111,8 @@ export class Vm {
   /** `timeModel: 'instructions'`: exits are free, and nothing the guest sees may depend on the mode. */
   readonly instructionTime: boolean;
   readonly stats: KvmStats = newStats();
+  /** Tracepoints (KVM-8.2) and who listens to them. */
+  readonly trace: Tracer;
   readonly costs: CostTable;
   readonly frames: FrameAllocator;
   readonly slots: MemorySlots;
@@ -181,6 +187,7 @@ export class Vm {
     this.preemptionTimer =
       intel.preemption_timer && ((port.rdmsr(PIN_MSR) >> 32n) & BigInt(PIN.activatePreemptionTimer)) !== 0n;
     this.clock = this.#clock();
+    this.trace = new Tracer({ cycles: () => this.queue.now(), instructions: () => port.retired() });
     this.log.now = () => this.clock.now() / rate;
     const tick = options.hostTickHz ?? DEFAULT_TICK_HZ;
     this.tickCycles = tick > 0 ? Math.round(rate / tick) : 0;
@@ -253,6 +260,7 @@ export class Vm {
       slots: this.slots,
       frames: this.frames,
       stats: this.stats,
+      trace: this.trace,
       params: intel,
       kvm,
       maxPhyAddr: this.cpuid.maxPhyAddr,
@@ -361,12 +369,16 @@ export class Vm {
       return value;
     }
     const device = this.board.mmio(gpa);
+    const { kvm_mmio } = this.trace.sinks;
+    if (kvm_mmio !== undefined && !this.#inKernel(device))
+      kvm_mmio({ type: MMIO.unsatisfied, len: bytes, gpa, val: 0n });
     this.#countMmio(device);
     for (let at = 0; at < bytes; at += 4) {
       const size = Math.min(4, bytes - at) as 1 | 2 | 4;
       const part = device === undefined ? 0xffff_ffff : device.read(gpa + at, size);
       value |= BigInt.asUintN(8 * size, BigInt(part >>> 0)) << BigInt(8 * at);
     }
+    kvm_mmio?.({ type: MMIO.read, len: bytes, gpa, val: value });
     return value;
   }
   /** Writes 1 to 16 bytes that do not cross a page; a store to RAM is reported to the MMU. */
@@ -380,6 +392,12 @@ export class Vm {
       return;
     }
     const device = this.board.mmio(gpa);
+    this.trace.sinks.kvm_mmio?.({
+      type: MMIO.write,
+      len: bytes,
+      gpa,
+      val: BigInt.asUintN(Math.min(8, bytes) * 8, value),
+    });
     this.#countMmio(device);
     if (device === undefined) return;
     for (let at = 0; at < bytes; at += 4) {
@@ -389,14 +407,18 @@ export class Vm {
     this.apic.toPage();
     this.vcpu.eventRequested = true;
   }
+  #inKernel(device: unknown): boolean {
+    return device === this.board.lapic || device === this.board.ioapic;
+  }
   /** The APICs are in the kernel; anything else, an absent device too, goes to user space. */
   #countMmio(device: unknown): void {
-    if (device === this.board.lapic || device === this.board.ioapic) return;
+    if (this.#inKernel(device)) return;
     this.stats.mmio_exits++;
-    this.toUserSpace();
+    this.toUserSpace(USER_EXIT.mmio);
   }
-  /** KVM_RUN returns to the monitor, which has to do something, and is called again. */
-  toUserSpace(): void {
+  /** KVM_RUN returns to the monitor, which has to do something, and is called again. @param reason KVM_EXIT_* */
+  toUserSpace(reason: number): void {
+    this.trace.sinks.kvm_userspace_exit?.({ reason, errno: 0 });
     this.stats.fpu_reload++;
     this.stats.host_state_reload++;
     this.charge(this.costs.ioDevice);

@@ -46,6 +46,7 @@ const NAMES: Readonly<Record<keyof BootOptions, true>> = {
   trace: true,
   onMachine: true,
   onPhase: true,
+  on: true,
 };
 
 /** @throws LabError naming the option, its value and what is possible */

@@ -26,6 +26,7 @@ import { checkBootOptions } from './boot-checks.js';
 import { cpuStateText } from './cpu-log.js';
 import { checkDebugExit, extraDevices } from './extra-devices.js';
 import { GdbStub } from './gdb/stub.js';
+import { type MachineListeners, type ObservedMachine, observe } from './observe.js';
 import { DEBIAN } from './paths.js';
 import { referenceCpuid } from './reference.js';
 
@@ -97,7 +98,9 @@ export interface BootOptions {
   /** Writes the state before each instruction of [first, last) in the layout of QEMU's `-d cpu` log. */
   readonly trace?: { readonly first: number; readonly last: number; readonly write: (text: string) => void };
   /** Called with the machine before its first instruction, for tests and tools. */
-  readonly onMachine?: (machine: Machine) => void;
+  readonly onMachine?: (machine: ObservedMachine) => void;
+  /** Listeners of tracepoints, by name: `{ kvm_exit: (e, machine) => … }`. They see everything and change nothing. */
+  readonly on?: MachineListeners;
   /** Called when a phase has ended: the console line that ends it is complete. */
   readonly onPhase?: (phase: Phase) => void;
 }
@@ -339,7 +342,8 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     if (options.debugExit !== undefined) checkDebugExit(vm.board, options.debugExit);
     for (const s of guest.segments) vm.load(s.gpa, s.bytes);
     vm.loadEntry(guest.entry);
-    options.onMachine?.({ hardware, vm });
+    const machine = observe(hardware, vm, options.on);
+    options.onMachine?.(machine);
     options.input?.((bytes) => vm.board.uart.receive(bytes));
     if (options.trace !== undefined) {
       const { first, last, write } = options.trace;
@@ -351,7 +355,7 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     }
     const firstLog = hypervisor.log.lines.length;
     if (options.gdb !== undefined) {
-      stub = await GdbStub.listen({ hardware, vm }, options.gdb);
+      stub = await GdbStub.listen(machine, options.gdb);
       options.onGdb?.(stub.port);
     }
     const end = await slices(vm, hardware, options, console, () => reached, stub);

@@ -35,6 +35,21 @@ export const cpuid = (vcpu: Vcpu): Next => {
   registers.setGpr(GPR.rbx, BigInt(r.ebx));
   registers.setGpr(GPR.rcx, BigInt(r.ecx));
   registers.setGpr(GPR.rdx, BigInt(r.edx));
+  const traced = vm.trace.sinks.kvm_cpuid;
+  if (traced !== undefined) {
+    const { found, maxBasic } =
+      lab === undefined ? vm.cpuid.lookup(leaf, subleaf) : { found: true, maxBasic: false };
+    traced({
+      function: leaf,
+      index: subleaf,
+      rax: r.eax >>> 0,
+      rbx: r.ebx >>> 0,
+      rcx: r.ecx >>> 0,
+      rdx: r.edx >>> 0,
+      found,
+      used_max_basic: maxBasic,
+    });
+  }
   vcpu.skip();
   return RESUME;
 };
@@ -49,6 +64,13 @@ export const hlt = (vcpu: Vcpu): Next => {
 /** Hypercalls: a guest with one processor has no use for any of KVM's. */
 export const vmcall = (vcpu: Vcpu): Next => {
   vcpu.vm.stats.hypercalls++;
+  vcpu.vm.trace.sinks.kvm_hypercall?.({
+    nr: vcpu.operand(GPR.rax),
+    a0: vcpu.operand(GPR.rbx),
+    a1: vcpu.operand(GPR.rcx),
+    a2: vcpu.operand(GPR.rdx),
+    a3: vcpu.operand(GPR.rsi),
+  });
   const error = vcpu.cpl !== 0 ? KVM_EPERM : KVM_ENOSYS;
   vcpu.registers.setGpr(GPR.rax, BigInt.asUintN(vcpu.longCode ? 64 : 32, -error));
   vcpu.skip();
@@ -64,6 +86,7 @@ export const pause = (vcpu: Vcpu): Next => {
       grow < 1 ? params.ple_window : grow < params.ple_window ? vcpu.pleWindow * grow : vcpu.pleWindow + grow;
     const window = Math.min(next, params.ple_window_max);
     if (window !== vcpu.pleWindow) {
+      vcpu.vm.trace.sinks.kvm_ple_window_update?.({ vcpu_id: 0, new: window, old: vcpu.pleWindow });
       vcpu.pleWindow = window;
       vcpu.pleWindowDirty = true;
     }

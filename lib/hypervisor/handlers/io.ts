@@ -7,25 +7,39 @@ import { FLAG, GPR, PF, SEG } from '../../isa/state.js';
 import { VMCS } from '../../vmx/port.js';
 import { SEGMENT_FIELDS } from '../cr.js';
 import type { ExitOf } from '../exits.js';
-import { type Next, RESUME } from '../next.js';
+import { type Next, RESUME, USER_EXIT } from '../next.js';
 import type { Vcpu } from '../vcpu.js';
 
 const MASK = { 1: 0xffn, 2: 0xffffn, 4: 0xffff_ffffn } as const;
 
+const outValue = (vcpu: Vcpu, size: 1 | 2 | 4): number =>
+  Number(BigInt.asUintN(32, vcpu.registers.gpr(GPR.rax)) & MASK[size]);
+/** One value at a time, those of string forms too. */
+const tracePio = (vcpu: Vcpu, exit: ExitOf<'ioInstruction'>, val: number): void =>
+  vcpu.vm.trace.sinks.kvm_pio?.({
+    rw: exit.input ? 0 : 1,
+    port: exit.port,
+    size: exit.size,
+    count: 1,
+    val,
+  });
+
 export const ioInstruction = (vcpu: Vcpu, exit: ExitOf<'ioInstruction'>): Next => {
   const { vm } = vcpu;
   vm.stats.io_exits++;
-  if (!vm.board.kernelPort(exit.port)) vm.toUserSpace();
-  if (exit.string) return stringIo(vcpu, exit);
   const { port, size } = exit;
+  if (!exit.string && !exit.input) tracePio(vcpu, exit, outValue(vcpu, size));
+  if (!vm.board.kernelPort(port)) vm.toUserSpace(USER_EXIT.io);
+  if (exit.string) return stringIo(vcpu, exit);
   // skipped first, as KVM does: a device that stops the machine leaves RIP behind the instruction
   vcpu.skip();
   if (exit.input) {
     const value = BigInt(vm.board.readPort(port, size) >>> 0);
+    tracePio(vcpu, exit, Number(value & MASK[size]));
     if (size === 4) vcpu.registers.setGpr(GPR.rax, value);
     else vcpu.registers.setGpr(GPR.rax, (vcpu.registers.gpr(GPR.rax) & ~MASK[size]) | (value & MASK[size]));
   } else {
-    vm.board.writePort(port, size, Number(BigInt.asUintN(32, vcpu.registers.gpr(GPR.rax)) & MASK[size]));
+    vm.board.writePort(port, size, outValue(vcpu, size));
   }
   return RESUME;
 };
@@ -54,8 +68,15 @@ const stringIo = (vcpu: Vcpu, exit: ExitOf<'ioInstruction'>): Next => {
       vcpu.injectPageFault(gpa);
       return RESUME;
     }
-    if (exit.input) vm.writePhysical(gpa, exit.size, BigInt(vm.board.readPort(exit.port, exit.size) >>> 0));
-    else vm.board.writePort(exit.port, exit.size, Number(vm.readPhysical(gpa, exit.size)));
+    if (exit.input) {
+      const value = vm.board.readPort(exit.port, exit.size) >>> 0;
+      tracePio(vcpu, exit, value);
+      vm.writePhysical(gpa, exit.size, BigInt(value));
+    } else {
+      const value = Number(vm.readPhysical(gpa, exit.size));
+      tracePio(vcpu, exit, value);
+      vm.board.writePort(exit.port, exit.size, value);
+    }
     registers.setGpr(index, part(registers.gpr(index), registers.gpr(index) + step));
     count--;
     done++;

@@ -47,10 +47,19 @@ const count = (vcpu: Vcpu, result: PageFaultResult): void => {
   }
 };
 
+const traceFault = (vcpu: Vcpu, address: number | bigint, code: number): void =>
+  vcpu.vm.trace.sinks.kvm_page_fault?.({
+    vcpu_id: 0,
+    guest_rip: vcpu.rip,
+    fault_address: BigInt(address),
+    error_code: code,
+  });
+
 export const exceptionOrNmi = (vcpu: Vcpu, exit: ExitOf<'exceptionOrNmi'>): Next => {
   if (exit.type === TYPE_NMI) return RESUME;
   switch (exit.vector) {
     case VECTOR.pf:
+      traceFault(vcpu, exit.qualification, exit.code);
       // a fault while an event was being delivered: the page written to is no page table any more (KVM-7.1.16)
       if (!vcpu.ept && vcpu.events.reinjecting) vcpu.mmu.faultDuringDelivery(exit.qualification);
       return mmuFault(vcpu, exit.qualification, exit.code);
@@ -77,6 +86,8 @@ export const eptViolation = (vcpu: Vcpu, exit: ExitOf<'eptViolation'>): Next => 
   if ((port.vmread32(VMCS.exitQualification) & 0x1000) !== 0 && !vcpu.events.reinjecting) {
     port.vmwrite32(VMCS.guestInterruptibilityState, port.vmread32(VMCS.guestInterruptibilityState) | 8);
   }
+  // KVM gives the qualification as it is
+  traceFault(vcpu, exit.gpa, port.vmread32(VMCS.exitQualification) >>> 0);
   return mmuFault(vcpu, exit.gpa, exit.code);
 };
 

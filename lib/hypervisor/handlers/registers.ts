@@ -17,10 +17,16 @@ const complete = (vcpu: Vcpu, ok: boolean): Next => {
   return RESUME;
 };
 
+const traceCr = (vcpu: Vcpu, rw: 0 | 1, cr: number, val: bigint): void =>
+  vcpu.vm.trace.sinks.kvm_cr?.({ rw, cr, val });
+const traceMsr = (vcpu: Vcpu, write: 0 | 1, ecx: number, data: bigint, exception: boolean): void =>
+  vcpu.vm.trace.sinks.kvm_msr?.({ write, ecx, data, exception });
+
 export const crAccess = (vcpu: Vcpu, exit: ExitOf<'crAccess'>): Next => {
   switch (exit.access) {
     case 'to': {
       const value = vcpu.operand(exit.gpr);
+      traceCr(vcpu, 1, exit.cr, value);
       switch (exit.cr) {
         case 0:
           return complete(vcpu, setCr0(vcpu, value));
@@ -38,13 +44,19 @@ export const crAccess = (vcpu: Vcpu, exit: ExitOf<'crAccess'>): Next => {
           return RESUME;
       }
     }
-    case 'from':
-      if (exit.cr === 3) vcpu.setGpr(exit.gpr, BigInt(vcpu.cr3));
-      else vcpu.setGpr(exit.gpr, BigInt(vcpu.vm.board.lapic.cr8()));
+    case 'from': {
+      const value = BigInt(exit.cr === 3 ? vcpu.cr3 : vcpu.vm.board.lapic.cr8());
+      vcpu.setGpr(exit.gpr, value);
+      traceCr(vcpu, 0, exit.cr, value);
       return complete(vcpu, true);
-    case 'clts':
-      return complete(vcpu, setCr0(vcpu, BigInt((vcpu.cr0 & ~CR0.ts) >>> 0)));
+    }
+    case 'clts': {
+      const value = BigInt((vcpu.cr0 & ~CR0.ts) >>> 0);
+      traceCr(vcpu, 1, 0, value);
+      return complete(vcpu, setCr0(vcpu, value));
+    }
     case 'lmsw':
+      traceCr(vcpu, 1, 0, BigInt(((vcpu.cr0 & ~15) | (exit.source & 15)) >>> 0));
       return complete(vcpu, lmsw(vcpu, exit.source));
   }
 };
@@ -75,7 +87,9 @@ export const movDr = (vcpu: Vcpu, exit: ExitOf<'movDr'>): Next => {
 };
 
 export const rdmsr = (vcpu: Vcpu): Next => {
-  const value = readMsr(vcpu, vcpu.gpr32(GPR.rcx));
+  const msr = vcpu.gpr32(GPR.rcx);
+  const value = readMsr(vcpu, msr);
+  traceMsr(vcpu, 0, msr, BigInt.asUintN(64, value ?? 0n), value === undefined);
   if (value === undefined) return complete(vcpu, false);
   vcpu.setGpr(GPR.rax, BigInt.asUintN(32, value));
   vcpu.setGpr(GPR.rdx, BigInt.asUintN(64, value) >> 32n);
@@ -84,7 +98,10 @@ export const rdmsr = (vcpu: Vcpu): Next => {
 
 export const wrmsr = (vcpu: Vcpu): Next => {
   const value = (BigInt(vcpu.gpr32(GPR.rdx)) << 32n) | BigInt(vcpu.gpr32(GPR.rax));
-  return complete(vcpu, writeMsr(vcpu, vcpu.gpr32(GPR.rcx), value));
+  const msr = vcpu.gpr32(GPR.rcx);
+  const ok = writeMsr(vcpu, msr, value);
+  traceMsr(vcpu, 1, msr, value, !ok);
+  return complete(vcpu, ok);
 };
 
 const XCR0_X87 = 1;
