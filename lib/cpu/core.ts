@@ -28,6 +28,8 @@ export interface MemoryUnit {
   commit(): void;
   /** Host-physical address of the instruction byte at a linear address and (through `S.tlbExec`) its code table, or LEFT. */
   fetch(lo: number, hi: number): number;
+  /** Host-physical address of a guest-physical one, or LEFT with an EPT violation or misconfiguration recorded. */
+  physical(gpa: number): number;
   /** CPL, AC, CR0, CR3, CR4, EFER or the VMX context changed: select the TLB sets anew. */
   contextChanged(): void;
   /** MOV to CR3 of a checked value: switches context; flushes as the SDM says unless `keep` (bit 63 with CR4.PCIDE). */

@@ -2,9 +2,8 @@
  * Control-register writes: the checks that raise #GP, the values that the hardware gets, and what the MMU must be told
  * (KVM-1.1, KVM-3.6; KVM's kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 and vmx_set_cr0/4).
  *
- * Each setter returns false when the guest must get #GP(0). With EPT the guest's own paging is the processor's business,
- * whatever its format; of PAE paging the PDPTEs are loaded here (KVM's load_pdptrs). With shadow paging a guest that
- * turns on 32-bit or PAE paging is refused when its tables are read (`mmu/roles.ts`).
+ * Each setter returns false when the guest must get #GP(0). Of PAE paging the PDPTEs are loaded here (KVM's load_pdptrs):
+ * into the VMCS with EPT, for the shadow MMU without it.
  */
 import { CR0, CR4, EFER, SEG } from '../isa/state.js';
 import { VMCS } from '../vmx/port.js';
@@ -12,6 +11,8 @@ import type { Vcpu } from './vcpu.js';
 
 const CR0_DEFINED =
   CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.et | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg;
+/** Bits of CR0 whose change loads the PDPTEs under PAE paging. */
+const PDPTE_CR0 = CR0.cd | CR0.nw | CR0.pg;
 const CR0_ROLE = CR0.pg | CR0.wp;
 const CR4_ROLE = CR4.pse | CR4.pae | CR4.la57 | CR4.smep | CR4.smap | CR4.pke;
 const CS_RIGHTS_L = 0x2000;
@@ -52,19 +53,23 @@ export const hardwareCr4 = (guest: number, host: HostPaging, cr0: number, hardwa
   return cr4 >>> 0;
 };
 
-const PDPTE_FIELDS = [VMCS.guestPdpte0, VMCS.guestPdpte1, VMCS.guestPdpte2, VMCS.guestPdpte3] as const;
 /** Bits 2:1 and 8:5; those above the physical-address width are added. */
 const PDPTE_RESERVED = 0x1e6n;
 
-/** Puts the four PDPTEs that CR3 points at into the VMCS; false when a present one has a reserved bit set. */
-const loadPdptes = (vcpu: Vcpu): boolean => {
-  const table = vcpu.cr3 - (vcpu.cr3 % 32);
-  const entries = PDPTE_FIELDS.map((_, i) => vcpu.vm.readPhysical(table + 8 * i, 8));
+/** load_pdptrs: the four PDPTEs that `cr3` points at; false when that is no memory, or a present one has a reserved bit set. */
+export const loadPdptes = (vcpu: Vcpu, cr3: number): boolean => {
+  const table = cr3 - (cr3 % 32);
+  if (vcpu.vm.slots.hpa(table) === undefined) return false;
+  const entries = [0, 8, 16, 24].map((offset) => vcpu.vm.readPhysical(table + offset, 8));
   const reserved = PDPTE_RESERVED | (-1n << BigInt(vcpu.vm.cpuid.maxPhyAddr));
   if (entries.some((e) => (e & 1n) !== 0n && (e & reserved) !== 0n)) return false;
-  for (const [i, field] of PDPTE_FIELDS.entries()) vcpu.port.vmwrite(field, entries[i]);
+  vcpu.mmu.pdptesLoaded(vcpu.setPdptes(entries));
   return true;
 };
+
+/** PAE paging outside IA-32e mode, which keeps PDPTEs. */
+const paePaging = (cr0: number, cr4: number, efer: number): boolean =>
+  (cr0 & CR0.pg) !== 0 && (cr4 & CR4.pae) !== 0 && (efer & EFER.lma) === 0;
 
 export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
   if (value >> 32n !== 0n) return false;
@@ -80,13 +85,16 @@ export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
       if ((vcpu.cr4 & CR4.pae) === 0) return false;
       if ((vcpu.port.vmread32(VMCS.guestCsAccessRights) & CS_RIGHTS_L) !== 0) return false;
       vcpu.setEfer(vcpu.efer | EFER.lma);
-    } else if (vcpu.ept && (vcpu.cr4 & CR4.pae) !== 0 && !loadPdptes(vcpu)) return false;
+    }
   }
+  if (((old ^ cr0) & PDPTE_CR0) !== 0 && paePaging(cr0, vcpu.cr4, vcpu.efer) && !loadPdptes(vcpu, vcpu.cr3))
+    return false;
   if (pagingOff) {
     if (vcpu.longCode || (vcpu.cr4 & CR4.pcide) !== 0) return false;
     vcpu.setEfer(vcpu.efer & ~EFER.lma);
   }
   vcpu.setCr0(cr0);
+  if (pagingOff) vcpu.mmu.flushGuestTlb();
   if (((old ^ cr0) & CR0_ROLE) !== 0 && (!vcpu.ept || pagingOn || pagingOff)) vcpu.mmu.contextReset();
   return true;
 };
@@ -108,6 +116,7 @@ export const setCr3 = (vcpu: Vcpu, value: bigint): boolean => {
   }
   if (!vcpu.longCode) cr3 = BigInt.asUintN(32, cr3);
   if (cr3 >> BigInt(vcpu.vm.cpuid.maxPhyAddr) !== 0n) return false;
+  if (paePaging(vcpu.cr0, vcpu.cr4, vcpu.efer) && !loadPdptes(vcpu, Number(cr3))) return false;
   vcpu.setCr3(Number(cr3));
   vcpu.mmu.newCr3(flush);
   return true;
@@ -151,9 +160,8 @@ export const setCr4 = (vcpu: Vcpu, value: bigint): boolean => {
   const pcideOn = (cr4 & CR4.pcide) !== 0 && (old & CR4.pcide) === 0;
   const pcideOff = (cr4 & CR4.pcide) === 0 && (old & CR4.pcide) !== 0;
   if (pcideOn && (!longMode || vcpu.cr3 % 4096 !== 0)) return false;
-  const legacyPaging = (vcpu.cr0 & CR0.pg) !== 0 && !longMode;
-  if (vcpu.ept && legacyPaging && (cr4 & CR4.pae) !== 0 && ((old ^ cr4) & PDPTE_CHANGES) !== 0) {
-    if (!loadPdptes(vcpu)) return false;
+  if (((old ^ cr4) & PDPTE_CHANGES) !== 0 && paePaging(vcpu.cr0, cr4, vcpu.efer)) {
+    if (!loadPdptes(vcpu, vcpu.cr3)) return false;
   }
   vcpu.setCr4(cr4);
   const changed = old ^ cr4;

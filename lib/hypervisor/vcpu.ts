@@ -15,6 +15,7 @@ import type { Vm } from './vm.js';
 const DR6_BS = 0x4000;
 const EFER_LMA_BIT = 0x400;
 const EFER_NX_BIT = 0x800;
+const PDPTE_FIELDS = [VMCS.guestPdpte0, VMCS.guestPdpte1, VMCS.guestPdpte2, VMCS.guestPdpte3] as const;
 
 export class Vcpu implements MmuVcpu {
   readonly vm: Vm;
@@ -41,6 +42,7 @@ export class Vcpu implements MmuVcpu {
   #cr0 = 0;
   #cr3 = 0;
   #cr4 = 0;
+  readonly #pdptes = new BigUint64Array(4);
   efer = 0;
   xcr0 = 1;
   miscEnable = 1;
@@ -70,6 +72,21 @@ export class Vcpu implements MmuVcpu {
   }
 
   // ---- control registers
+  /** PDPTEs of PAE paging: the processor's with EPT, else those loaded with the guest's CR3. */
+  pdpte(i: number): bigint {
+    return this.ept ? this.port.vmread(PDPTE_FIELDS[i as 0]) : this.#pdptes[i];
+  }
+  /** @param entries four @returns true when one is new */
+  setPdptes(entries: readonly bigint[]): boolean {
+    let changed = false;
+    for (const [i, entry] of entries.entries()) {
+      if (this.pdpte(i) === entry) continue;
+      changed = true;
+      if (this.ept) this.port.vmwrite(PDPTE_FIELDS[i as 0], entry);
+      else this.#pdptes[i] = entry;
+    }
+    return changed;
+  }
   get cr0(): number {
     const owned = this.controls.initial.cr0GuestOwned;
     return ((this.#cr0 & ~owned) | (this.port.vmread32(VMCS.guestCr0) & owned)) >>> 0;

@@ -20,6 +20,7 @@ const CR0_AT = S.cr0 / 4;
 const CR3_AT = S.cr3 / 4;
 const CR4_AT = S.cr4 / 4;
 const EFER_AT = S.efer / 4;
+const PDPTE_AT = S.pdpte / 4;
 const { read: READ, write: WRITE, rmw: RMW, exec: EXEC } = ACCESS;
 const { u: USER, w: WRITABLE, d: DIRTY, x: EXECUTABLE, r: READABLE, page: PAGE } = CACHED;
 const { user: USER_MODE, supervisor: SUPERVISOR, supervisorAc: SUPERVISOR_AC } = PRIVILEGE;
@@ -243,6 +244,18 @@ export class Mmu {
     return this.#translate(lo | 0, this.#long ? hi | 0 : 0, EXEC, privilege);
   }
 
+  /** Host-physical address of a guest-physical one, or LEFT with an EPT violation or misconfiguration recorded. */
+  physical(gpa: number): number {
+    const walk = this.#walk;
+    walk.pointer = this.ept;
+    const status = walk.physical(gpa);
+    if (status === WALK.done) return walk.hpa;
+    this.#leave(status, 0, 0);
+    // no linear address was translated
+    this.#cpu.exitInfo.qualification &= ~BigInt(LINEAR_VALID);
+    return LEFT;
+  }
+
   /** Host-physical address of a byte, or LEFT with an event recorded. Fills the inline sets. */
   #translate(lo: number, hi: number, kind: number, privilege: number): number {
     const context = this.#tlb.current;
@@ -264,7 +277,7 @@ export class Mmu {
       return LEFT;
     }
     const walk = this.#walk;
-    this.#prepare();
+    this.#prepare(lo);
     const status = walk.walk(lo, hi, kind, privilege);
     this.#count();
     if (status !== WALK.done) {
@@ -279,15 +292,20 @@ export class Mmu {
     return walk.hpa;
   }
 
-  #prepare(): void {
+  #prepare(lo: number): void {
     const walk = this.#walk;
     const at = this.#state >>> 2;
     const cr3 = this.#u32[at + CR3_AT];
     walk.role = this.#role;
     walk.pointer = this.ept;
-    if ((this.#role & ROLE_PAGING) === PAGING.long) {
+    const paging = this.#role & ROLE_PAGING;
+    if (paging === PAGING.long) {
       walk.root = fromHalves(cr3 & ~0xfff, this.#u32[at + CR3_AT + 1] & 0xff);
-    } else walk.root = ((this.#role & ROLE_PAGING) === PAGING.pae ? cr3 & ~0x1f : cr3 & ~0xfff) >>> 0;
+    } else if (paging === PAGING.pae) {
+      const i = at + PDPTE_AT + (lo >>> 30) * 2;
+      const entry = this.#u32[i];
+      walk.root = (entry & 1) === 0 ? -1 : fromHalves(entry & ~0xfff, this.#u32[i + 1] & 0xff);
+    } else walk.root = (cr3 & ~0xfff) >>> 0;
   }
 
   #count(): void {
@@ -358,7 +376,7 @@ export class Mmu {
     const lo = Number(BigInt.asUintN(32, linear)) | 0;
     const hi = this.#long ? Number(BigInt.asUintN(32, linear >> 32n)) | 0 : 0;
     if (!isCanonical(lo, hi)) return undefined;
-    this.#prepare();
+    this.#prepare(lo);
     const status = this.#walk.walk(lo, hi, READ, SUPERVISOR_AC, true);
     return status === WALK.done ? this.#walk.hpa : undefined;
   }

@@ -14,8 +14,6 @@ export const PTE_NX_HI = 0x8000_0000;
 export const RESERVED_HI = 0x000f_ff00;
 /** Reserved low bits of a large page's entry: 20:13 and 29:13 (bit 12 is PAT). */
 export const LARGE_RESERVED = { 21: 0x001f_e000, 30: 0x3fff_e000 } as const;
-/** Reserved bits of a PAE page-directory-pointer entry. */
-export const PDPTE_RESERVED = { lo: 0x1e6, hi: 0xffff_ff00 } as const;
 
 /** Low half of an EPT entry. */
 export const EPTE = { r: 1, w: 2, x: 4, rwx: 7, ps: 0x80, a: 0x100, d: 0x200 } as const;

@@ -5,7 +5,7 @@
  * SDM volume 3, "Paging": "Hierarchical Paging Structures", "Access Rights", "Page-Fault Exceptions", "Accessed and
  * Dirty Flags"; "EPT Translation Mechanism". There are no paging-structure caches, so a walk of 4 KiB pages makes 4
  * references, through EPT 24. Accessed and dirty bits are written only when the whole translation has succeeded.
- * The PDPTEs of PAE paging are read from memory at each walk, uncounted, instead of being kept in registers.
+ * The PDPTEs of PAE paging are registers, loaded with CR3; the caller gives the one that the address selects.
  */
 import { CR0, CR4, EFER, PF } from '../isa/state.js';
 import { ACCESS } from './access.js';
@@ -16,7 +16,6 @@ import {
   frameAddress,
   LARGE_RESERVED,
   PAGING,
-  PDPTE_RESERVED,
   PendingBits,
   PTE,
   PTE_NX_HI,
@@ -56,6 +55,7 @@ const MAXPHY_HI = RESERVED_HI;
 const addressOf = frameAddress;
 const EPT_RWX = EPTE.rwx;
 const EPT_W = EPTE.w;
+const READ_ONLY = EPTE.r;
 
 /** The role that control registers give (low halves). */
 export const roleOf = (cr0: number, cr4: number, efer: number, ept: EptPointer | undefined): number => {
@@ -85,7 +85,7 @@ export class Walk {
   readonly ept: EptWalk;
   /** Set by the MMU before a walk. */
   role = 0;
-  /** Physical address in CR3, bits 39:12 (31:5 under PAE paging). */
+  /** Physical address in CR3, bits 39:12; of PAE paging in the PDPTE of the address, -1 when that is not present. */
   root = 0;
   pointer: EptPointer | undefined = undefined;
 
@@ -129,6 +129,22 @@ export class Walk {
     return status;
   }
 
+  /**
+   * Translates a guest-physical address for a read that has no linear address (PDPTEs). @returns one of `WALK`, `hpa` set
+   */
+  physical(gpa: number): number {
+    const p = this.pointer;
+    this.hpa = gpa;
+    if (p === undefined) return DONE;
+    this.#pending.count = 0;
+    this.#probing = false;
+    this.#status = this.ept.walk(p.root, p.ad, gpa, READ_ONLY, this.#pending, false);
+    if (this.#status !== DONE) return this.#eptFailure(gpa, READ_ONLY, false);
+    this.#apply();
+    this.hpa = this.ept.hpa;
+    return DONE;
+  }
+
   #apply(): void {
     const ram = this.#ram;
     const { at, bits, count } = this.#pending;
@@ -165,18 +181,7 @@ export class Walk {
     const nxReserved = (this.role & ROLE.nxe) === 0 ? NX_HI | MAXPHY_HI : MAXPHY_HI;
     let table = this.root;
     let shift = paging === PG_LONG ? 39 : legacy ? 22 : 21;
-    if (paging === PG_PAE) {
-      const at = this.#entry(table + (lo >>> 30) * 8);
-      if (at < 0) return this.#status;
-      const inside = ram.has(at, 8);
-      const elo = inside ? ram.read32(at) : -1;
-      const ehi = inside ? ram.read32(at + 4) : -1;
-      if ((elo & P) === 0) return this.#fault(kind, privilege, 0);
-      if (((elo & PDPTE_RESERVED.lo) | (ehi & PDPTE_RESERVED.hi)) !== 0) {
-        return this.#fault(kind, privilege, PF.p | PF.rsvd);
-      }
-      table = addressOf(elo, ehi);
-    }
+    if (table < 0) return this.#fault(kind, privilege, 0);
     let rights = W | U;
     let nx = 0;
     let level = 0;

@@ -129,9 +129,7 @@ export class VmEntry {
     const efer = this.efer();
     const changed = efer !== cpu.get32(S.efer);
     if (changed) cpu.set64(S.efer, BigInt(efer));
-    if ((stale & (STALE.cr3 | STALE.mode)) !== 0 && controls.eptp === 0 && this.usesPdptes()) {
-      loadPdptes(cpu, cpu.get32(S.cr3));
-    }
+    if (controls.eptp === 0 && this.usesPdptes()) loadPdptes(cpu, cpu.get32(S.cr3));
     if ((stale & ~STALE.event) !== 0 || changed) modeChanged(cpu);
     if (controls.vpid === 0) memory.flushAll();
   }

@@ -40,6 +40,7 @@ export const recordingMmu = (): RecordingMmu => {
     },
     faultDuringDelivery: (gva) => calls.push(`faultDuringDelivery ${gva.toString(16)}`),
     gvaToGpa: (gva) => Number(gva),
+    pdptesLoaded: () => {},
     zapAll: () => {},
     pages: { shadow: 0, unsync: 0, p4k: 0, p2m: 0, p1g: 0 },
   };

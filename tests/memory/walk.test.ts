@@ -213,6 +213,9 @@ describe('page sizes', () => {
     bench.ram.write64(table + 8 * 7, 0x9000n | P | W | NX);
     bench.ram.write64(directory + 8 * 4, 0x20_0000n | P | W | PS);
     bench.cr3(top);
+    // MOV to CR3 loads the PDPTEs into registers
+    for (let i = 0; i < 4; i++) bench.cpu.set64(S.pdpte + 8 * i, bench.ram.read64(top + 8 * i));
+    bench.ram.write64(top + 8 * 3, 0n);
     expect(bench.data(0xc040_7010n)).toBe(0x9010);
     expect(bench.walks()).toEqual([1, 2]);
     expect(bench.access(0xc040_7010n, ACCESS.exec)).toBe('#PF p i 0xc0407010');

@@ -6,6 +6,7 @@
  * Not modelled: CR4.VME, PVI, LA57, SMXE, PKE, CET (reserved: #GP), and the fixed bits of VMX operation.
  */
 import { CR0, CR4, EFER, S, SEG } from '../../isa/state.js';
+import { LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
 import { AR, attrOf, longMode, modeChanged } from './segments.js';
@@ -40,12 +41,12 @@ const CR4_PAGING = CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap
 const PDPTE_RESERVED = CR3_RESERVED | 0x1e6n;
 
 /**
- * Loads the PDPTEs of PAE paging from host-physical memory; #GP(0) when a present one has a reserved bit set. In VMX
- * non-root operation nothing is loaded: the MMU reads PDPTEs at each walk, and reserved bits show up as page faults.
+ * Loads the PDPTEs of PAE paging from memory, through EPT where that is on; #GP(0) when a present one has a reserved bit
+ * set (SDM volume 3, "PDPTE Registers").
  */
 export const loadPdptes = (cpu: Cpu, cr3: number): boolean => {
-  if (cpu.guest !== undefined) return true;
-  const base = cr3 - (cr3 % 32);
+  const base = cpu.mmu.physical(cr3 - (cr3 % 32));
+  if (base === LEFT) return false;
   if (!cpu.ram.has(base, 32)) return cpu.gp();
   const entries = [0, 8, 16, 24].map((offset) => cpu.ram.read64(base + offset));
   if (entries.some((e) => (e & 1n) !== 0n && (e & PDPTE_RESERVED) !== 0n)) return cpu.gp();

@@ -33,6 +33,17 @@ export interface MmioCache {
 }
 const NO_PAGE = -1n;
 
+/**
+ * The root of guests that do not use 4-level paging: a page with four PDPTEs, each for a page directory (KVM's
+ * pae_root). It is no shadow page, is never kept for later, and is filled anew when CR3 or a PDPTE changes.
+ */
+export interface PaeRoot {
+  /** Host-physical address; -1 until first needed. */
+  table: number;
+  loaded: boolean;
+  readonly directories: (ShadowPage | undefined)[];
+}
+
 export class ShadowContext {
   readonly slots: MemorySlots;
   readonly vcpu: MmuVcpu;
@@ -51,6 +62,7 @@ export class ShadowContext {
     { sp: undefined, pgd: 0 },
     { sp: undefined, pgd: 0 },
   ];
+  readonly pae: PaeRoot = { table: -1, loaded: false, directories: new Array(4).fill(undefined) };
   /** KVM_REQ_MMU_SYNC, _LOAD_MMU_PGD, _TLB_FLUSH_GUEST, _MMU_FREE_OBSOLETE_ROOTS. */
   readonly requests = { sync: false, load: false, flushGuest: false, freeObsolete: false };
   readonly mmio: MmioCache = { page: NO_PAGE, gfn: 0, generation: 0 };
@@ -103,6 +115,14 @@ export class ShadowContext {
   forgetRole(): void {
     this.#mode = undefined;
     this.#role = 0;
+  }
+  /** A root is loaded. */
+  get rooted(): boolean {
+    return this.root.sp !== undefined || this.pae.loaded;
+  }
+  /** Where the shadow walk of a linear address begins: the root, or the page directory below a PAE root. */
+  top(lo: number): ShadowPage | undefined {
+    return this.pae.loaded ? this.pae.directories[lo >>> 30] : this.root.sp;
   }
   get apicPage(): boolean {
     return this.options.apicAccessPage ?? true;

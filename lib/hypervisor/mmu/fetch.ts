@@ -1,6 +1,7 @@
 /**
  * The shadow page fault (KVM-3.3): the guest walk decides whose fault it is, then the shadow tables are built down to
- * the leaf, and neighbours are filled ahead (KVM-7.1.8, KVM-7.1.12). KVM's FNAME(page_fault), FNAME(fetch).
+ * the leaf, and neighbours are filled ahead (KVM-7.1.8, KVM-7.1.12). KVM's FNAME(page_fault), FNAME(fetch). Without
+ * guest paging there is no guest walk and every table is a direct one (nonpaging_page_fault, __direct_map).
  */
 import { PF } from '../../isa/state.js';
 import { APIC_GFN, type ShadowContext } from './context.js';
@@ -21,6 +22,7 @@ const GROUP = 8;
 export const shadowFault = (m: ShadowContext, gva: bigint, code: number): PageFaultResult => {
   const lo = Number(gva & 0xffff_ffffn);
   const hi = Number((gva >> 32n) & 0xffff_ffffn);
+  if (m.mode.levels === 0) return directFault(m, gva, code);
   const w = m.walker;
   const write = (code & PF.w) !== 0;
   const user = (code & PF.u) !== 0;
@@ -46,16 +48,33 @@ export const shadowFault = (m: ShadowContext, gva: bigint, code: number): PageFa
     if (m.mode.smep) w.access &= ~ACC.x;
   }
   makePagesAvailable(m);
-  const result = fetch(m, lo, hi, gfn, hpa, most, code);
-  return result === SET.fixed ? 'fixed' : result === SET.spurious ? 'spurious' : 'emulate';
+  return outcome(fetch(m, lo, hi, gfn, hpa, most, code));
+};
+
+const outcome = (result: number): PageFaultResult =>
+  result === SET.fixed ? 'fixed' : result === SET.spurious ? 'spurious' : 'emulate';
+
+/** direct_page_fault of a guest without paging: linear addresses are guest-physical. */
+const directFault = (m: ShadowContext, gva: bigint, code: number): PageFaultResult => {
+  const lo = Number(gva & 0xffff_ffffn);
+  const gfn = lo >>> 12;
+  if ((code & (PF.p | PF.w | PF.rsvd)) === (PF.p | PF.w) && m.frames.tracked(gfn)) return 'emulate';
+  const hpa = m.slots.frame(gfn);
+  if (hpa === undefined) {
+    if (gfn === APIC_GFN && m.apicPage) return 'emulate';
+    m.cacheMmio(gva, gfn);
+  }
+  makePagesAvailable(m);
+  const sp = m.top(lo) as ShadowPage;
+  return outcome(fetchDirect(m, sp, sp.level, lo, 0, gfn, hpa, 2, ACC.all, code));
 };
 
 /** shadow_page_table_clear_flood: every table on the shadow walk of the address. */
 const clearFloods = (m: ShadowContext, lo: number, hi: number): void => {
-  let sp = m.root.sp;
-  for (let level = 4; sp !== undefined; level--) {
+  let sp = m.top(lo);
+  while (sp !== undefined) {
     sp.floods = 0;
-    sp = m.child(sp.hpa + indexAt(lo, hi, level) * 8, level);
+    sp = m.child(sp.hpa + indexAt(lo, hi, sp.level) * 8, sp.level);
   }
 };
 
@@ -64,7 +83,7 @@ const mapsItsOwnTables = (m: ShadowContext, user: boolean): boolean => {
   const w = m.walker;
   if ((w.access & ACC.w) === 0 && (m.mode.wp || user)) return false;
   const first = firstFrame(w.gfn, w.level);
-  for (let level = w.level; level <= 4; level++) {
+  for (let level = w.level; level <= w.top; level++) {
     const table = w.tableGfn[level];
     if (table >= first && table < first + PAGES_AT[w.level]) return true;
   }
@@ -81,15 +100,15 @@ const fetch = (
   code: number,
 ): number => {
   const w = m.walker;
-  let sp = m.root.sp as ShadowPage;
-  let level = 4;
+  let sp = m.top(lo) as ShadowPage;
+  let { level } = sp;
   let at = sp.hpa + indexAt(lo, hi, level) * 8;
   // the guest's own tables
   for (; ; at = sp.hpa + indexAt(lo, hi, level) * 8) {
     sp.floods = 0;
     if (level === w.level) break;
     const table = w.tableGfn[level - 1];
-    const role = childRole(sp.role, w.pathAccess[level - 1], false);
+    const role = childRole(sp.role, at, w.pathAccess[level - 1], false);
     let child = m.child(at, level);
     if (child === undefined || child.gfn !== table || child.role !== role) {
       child = shadowPageFor(m, table, role);
@@ -99,8 +118,30 @@ const fetch = (
     sp = child;
     level--;
   }
-  // pieces of a large guest page: as large as the shadowed tables allow
-  const direct = w.access;
+  return fetchDirect(m, sp, level, lo, hi, gfn, hpa, most, w.access, code);
+};
+
+/**
+ * From the entry at `level` of `top` down to the leaf: pieces of a large guest page, as large as the shadowed tables
+ * allow.
+ * @param most level of the largest possible page
+ * @param direct access rights of the guest's page
+ */
+const fetchDirect = (
+  m: ShadowContext,
+  top: ShadowPage,
+  topLevel: number,
+  lo: number,
+  hi: number,
+  gfn: number,
+  hpa: number | undefined,
+  most: number,
+  direct: number,
+  code: number,
+): number => {
+  let sp = top;
+  let level = topLevel;
+  let at = sp.hpa + indexAt(lo, hi, level) * 8;
   const split = m.options.nxHugePages && (code & PF.i) !== 0;
   const allowed = most > 1 && hpa !== undefined ? m.frames.largestLevel(gfn, most) : 1;
   let goal = split ? 1 : allowed;
@@ -116,7 +157,7 @@ const fetch = (
       child = undefined;
     }
     const first = firstFrame(gfn, level);
-    const role = childRole(sp.role, direct, true);
+    const role = childRole(sp.role, at, direct, true);
     if (child === undefined || child.gfn !== first || child.role !== role) {
       child = shadowPageFor(m, first, role);
       link(m, sp, at, child);
@@ -130,7 +171,7 @@ const fetch = (
   }
   const first = firstFrame(gfn, goal);
   const frame = goal === 1 || hpa === undefined ? hpa : hpa - (gfn - first) * 4096;
-  const result = setLeaf(m, sp, at, w.access, first, frame, (code & PF.w) !== 0, WHY.fault);
+  const result = setLeaf(m, sp, at, direct, first, frame, (code & PF.w) !== 0, WHY.fault);
   if (result !== SET.spurious && sp.level === 1) {
     if (sp.direct) prefetchDirect(m, sp, at);
     else prefetch(m, sp, at);
@@ -198,11 +239,11 @@ const prefetch = (m: ShadowContext, sp: ShadowPage, at: number): void => {
   const table = m.slots.frame(sp.gfn);
   if (table === undefined) return;
   const offset = at & 0xff8 & ~(GROUP * 8 - 1);
+  const guest = sp.narrow ? table + sp.quadrant * 2048 + (offset >>> 1) : table + offset;
   for (let i = 0; i < GROUP; i++) {
     const entry = sp.hpa + offset + i * 8;
     if (entry === at || (m.lo(entry) & MMU_PRESENT) !== 0) continue;
-    const guest = table + offset + i * 8;
-    if (!prefetchEntry(m, sp, entry, m.lo(guest), m.hi(guest))) return;
+    if (!prefetchEntry(m, sp, entry, guest + i * (sp.narrow ? 4 : 8))) return;
   }
 };
 
@@ -234,12 +275,12 @@ const prefetchDirect = (m: ShadowContext, sp: ShadowPage, at: number): void => {
   }
 };
 
-/** The spte that maps an address under a root, or the last one found; for INVLPG and MMIO lookups. */
+/** The spte that maps an address under a table, or the last one found; for INVLPG and MMIO lookups. */
 export const leafOf = (m: ShadowContext, root: ShadowPage, lo: number, hi: number): number => {
   let sp = root;
-  for (let level = 4; ; level--) {
-    const at = sp.hpa + indexAt(lo, hi, level) * 8;
-    const child = m.child(at, level);
+  for (;;) {
+    const at = sp.hpa + indexAt(lo, hi, sp.level) * 8;
+    const child = m.child(at, sp.level);
     if (child === undefined) return at;
     sp = child;
   }

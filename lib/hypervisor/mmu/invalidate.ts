@@ -16,20 +16,21 @@ const canonical = (gva: bigint): boolean => {
   return top === 0n || top === 0x1_ffffn;
 };
 
-/** FNAME(invlpg) under one root. */
-export const invalidateUnder = (m: ShadowContext, root: ShadowPage, gva: bigint): void => {
+/** FNAME(invlpg) below one table. */
+const invalidateUnder = (m: ShadowContext, root: ShadowPage | undefined, gva: bigint): void => {
   const lo = Number(gva & 0xffff_ffffn);
   const hi = Number((gva >> 32n) & 0xffff_ffffn);
+  if (root === undefined) return;
   if (m.mmio.page === gva >> 12n) m.clearMmio();
   let sp = root;
-  for (let level = 4; ; level--) {
+  for (let { level } = sp; ; level--) {
     const at = sp.hpa + indexAt(lo, hi, level) * 8;
     const child = m.child(at, level);
     if (child === undefined) {
       if (!sp.unsync) return;
       if (zapEntry(m, sp, at)) m.flushRemote();
       const guest = guestEntry(m, sp, at);
-      if (guest !== undefined) prefetchEntry(m, sp, at, m.lo(guest), m.hi(guest));
+      if (guest !== undefined) prefetchEntry(m, sp, at, guest);
       return;
     }
     if (sp.unsyncChildren === 0) return;
@@ -37,11 +38,16 @@ export const invalidateUnder = (m: ShadowContext, root: ShadowPage, gva: bigint)
   }
 };
 
+/** Under the current root. Without paging nothing of the guest's can be stale. */
+const invalidateCurrent = (m: ShadowContext, gva: bigint): void => {
+  if (m.mode.levels !== 0) invalidateUnder(m, m.top(Number(gva & 0xffff_ffffn)), gva);
+};
+
 /** Under the current root (kvm_inject_emulated_page_fault), then the fault goes to the guest. @param code as the guest's own walk has it */
 export const injectWalkFault = (m: ShadowContext, gva: bigint, code: number): void => {
   if ((code & (PF.p | PF.rsvd)) === PF.p && canonical(gva)) {
     m.vcpu.flushAddress(gva);
-    if (m.root.sp !== undefined) invalidateUnder(m, m.root.sp, gva);
+    invalidateCurrent(m, gva);
   }
   m.vcpu.injectPageFault({ code, address: gva });
 };
@@ -50,15 +56,15 @@ export const injectWalkFault = (m: ShadowContext, gva: bigint, code: number): vo
 export const invalidateAddress = (m: ShadowContext, gva: bigint): void => {
   if (!canonical(gva)) return;
   m.vcpu.flushAddress(gva);
-  if (m.root.sp !== undefined) invalidateUnder(m, m.root.sp, gva);
-  for (const root of m.previous) if (root.sp !== undefined) invalidateUnder(m, root.sp, gva);
+  invalidateCurrent(m, gva);
+  for (const root of m.previous) invalidateUnder(m, root.sp, gva);
 };
 
 /** kvm_mmu_invpcid_gva: the roots of that PCID. */
 export const invalidateAddressOf = (m: ShadowContext, pcid: number, active: number, gva: bigint): void => {
   let flush = false;
   if (pcid === active) {
-    if (m.root.sp !== undefined) invalidateUnder(m, m.root.sp, gva);
+    invalidateCurrent(m, gva);
     flush = true;
   }
   for (const root of m.previous) {

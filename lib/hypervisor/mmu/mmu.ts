@@ -26,6 +26,8 @@ export interface MmuVcpu {
   readonly cpl: number;
   readonly rflags: number;
   readonly rip: bigint;
+  /** PDPTE 0 to 3 of PAE paging, as loaded with CR3. */
+  pdpte(i: number): bigint;
   /** Queues #PF for injection and sets CR2. */
   injectPageFault(fault: GuestPageFault): void;
   /** VMWRITE of GUEST_CR3 (root and PCID) or EPTP (root, memory type, walk length, A/D). */
@@ -69,7 +71,7 @@ export interface KvmMmu {
   /**
    * Before every entry, and before pending TLB flushes are serviced: handles sync and reload requests, loads a root if
    * none is valid (kvm_mmu_reload). False when the guest's CR3 is not in its memory: KVM_REQ_TRIPLE_FAULT, no entry.
-   * @throws LabError for a kind of guest paging that the shadow MMU does not have
+   * @throws LabError for 5-level paging
    */
   reload(): boolean;
   /**
@@ -80,6 +82,8 @@ export interface KvmMmu {
   mmioAddress(address: number | bigint): number | undefined;
   /** MOV to CR3 after the architectural checks, when `vcpu.cr3` has the new value. @param flush false when bit 63 was set with CR4.PCIDE */
   newCr3(flush: boolean): void;
+  /** The PDPTEs of PAE paging were loaded. @param changed one of them has another value (KVM's load_pdptrs) */
+  pdptesLoaded(changed: boolean): void;
   invlpg(gva: bigint): void;
   /** INVPCID; the descriptor has been checked. */
   invpcid(type: 0 | 1 | 2 | 3, pcid: number, gva: bigint): void;

@@ -4,7 +4,7 @@
  */
 import type { FrameAllocator } from '../memslots.js';
 import type { KvmStats } from '../stats.js';
-import { roleAccess, roleDirect, roleLevel } from './roles.js';
+import { roleAccess, roleDirect, roleLevel, roleNarrow, roleQuadrant } from './roles.js';
 import { PAGES_AT } from './spte.js';
 
 export class ShadowPage {
@@ -15,6 +15,9 @@ export class ShadowPage {
   readonly level: number;
   readonly direct: boolean;
   readonly access: number;
+  /** The guest's entries have 4 bytes, so that this table shadows one part of the guest's: the quadrant. */
+  readonly narrow: boolean;
+  readonly quadrant: number;
   /** Guest frame of each leaf entry, of tables that shadow a guest's table. */
   readonly gfns: Int32Array | undefined;
   /** Addresses of the entries that point here. */
@@ -42,6 +45,8 @@ export class ShadowPage {
     this.level = roleLevel(role);
     this.direct = roleDirect(role);
     this.access = roleAccess(role);
+    this.narrow = roleNarrow(role);
+    this.quadrant = roleQuadrant(role);
     this.gfns = this.direct ? undefined : new Int32Array(512);
     this.unsyncBits = this.level > 1 ? new Uint32Array(16) : undefined;
   }
@@ -114,6 +119,10 @@ export class ShadowPages {
     }
     while (at !== undefined && at.next !== sp) at = at.next;
     if (at !== undefined) at.next = sp.next;
+  }
+  /** A host page that is no shadow page. */
+  extraPage(): number {
+    return this.#frames.page();
   }
   free(sp: ShadowPage): void {
     this.#byPage.delete(sp.hpa / 4096);

@@ -2,12 +2,16 @@
  * Roots: the current one and three before it, loads of CR3, and the requests that are handled before entry
  * (KVM-3.2, KVM-3.6, measured B3; KVM's fast_pgd_switch, kvm_invalidate_pcid, kvm_mmu_load, kvm_mmu_sync_roots).
  *
- * A root that is dropped stays in the hash: loading the same CR3 later finds its tables again.
+ * A root that is dropped stays in the hash: loading the same CR3 later finds its tables again. Guests that do not use
+ * 4-level paging get a PAE root of four page directories, built anew at each load (KVM's mmu_alloc_shadow_roots,
+ * mmu_alloc_direct_roots).
  */
 import { CR4 } from '../../isa/state.js';
 import type { Root, ShadowContext } from './context.js';
 import { shadowPageFor } from './fetch.js';
 import type { ShadowPage } from './pages.js';
+import { directoryRole } from './roles.js';
+import { addressHigh, PT } from './spte.js';
 import { syncChildren } from './sync.js';
 import { commitZap, makePagesAvailable, prepareZap } from './zap.js';
 
@@ -33,18 +37,34 @@ const release = (m: ShadowContext, root: Root, list: ShadowPage[]): void => {
   root.pgd = 0;
   if (--sp.rootCount === 0 && sp.invalid) prepareZap(m, sp, list);
 };
+const releasePae = (m: ShadowContext, list: ShadowPage[]): void => {
+  const { pae } = m;
+  if (!pae.loaded) return;
+  pae.loaded = false;
+  for (let i = 0; i < 4; i++) {
+    const sp = pae.directories[i];
+    pae.directories[i] = undefined;
+    if (sp !== undefined && --sp.rootCount === 0 && sp.invalid) prepareZap(m, sp, list);
+  }
+};
 const freeRoots = (m: ShadowContext, which: (root: Root) => boolean): void => {
   const list: ShadowPage[] = [];
   for (const root of m.previous) if (which(root)) release(m, root, list);
-  if (which(m.root)) release(m, m.root, list);
+  if (which(m.root)) {
+    release(m, m.root, list);
+    releasePae(m, list);
+  }
   commitZap(m, list);
 };
+export const freeCurrentRoot = (m: ShadowContext): void => freeRoots(m, (root) => root === m.root);
 /** kvm_mmu_unload. */
 export const freeAllRoots = (m: ShadowContext): void => freeRoots(m, () => true);
 
 /** fast_pgd_switch: true when a root for `pgd` is current now. */
 const fastSwitch = (m: ShadowContext, pgd: number): boolean => {
   const { root, previous } = m;
+  // a PAE root is not kept: its PDPTEs may have changed
+  if (m.pae.loaded) freeCurrentRoot(m);
   if (root.sp !== undefined) {
     if (usable(m, root, pgd)) return true;
     for (const other of previous) {
@@ -89,29 +109,72 @@ const stale = (sp: ShadowPage | undefined): boolean =>
 
 /** kvm_mmu_sync_roots. */
 const syncRoot = (m: ShadowContext): void => {
-  const { sp } = m.root;
-  if (sp === undefined) return;
+  if (m.mode.levels === 0 || !m.rooted) return;
   m.clearMmio();
-  if (stale(sp)) syncChildren(m, sp);
+  const { sp } = m.root;
+  if (sp !== undefined && stale(sp)) syncChildren(m, sp);
+  if (m.pae.loaded) for (const d of m.pae.directories) if (d !== undefined) syncChildren(m, d);
 };
 
 /** kvm_mmu_load_pgd: the hardware's CR3 has the shadow root and the guest's PCID. */
 const loadPgd = (m: ShadowContext): void => {
   const { sp } = m.root;
   if (sp !== undefined) m.vcpu.setRoot(sp.hpa + activePcid(m));
+  else if (m.pae.loaded) m.vcpu.setRoot(m.pae.table);
+};
+
+/** Guest frame of each of the four page directories; -1 where there is none. Undefined when one is not in guest memory. */
+const directoryFrames = (m: ShadowContext): number[] | undefined => {
+  const gfn = Math.floor(m.vcpu.cr3 / 4096);
+  const { levels } = m.mode;
+  if (levels === 0) return [0, 1, 2, 3].map((i) => i * 0x4_0000);
+  if (m.slots.frame(gfn) === undefined) return undefined;
+  const frames = [0, 1, 2, 3].map((i) => {
+    if (levels === 2) return gfn;
+    const pdpte = m.vcpu.pdpte(i);
+    return (pdpte & 1n) === 0n ? -1 : Number((pdpte >> 12n) & 0xff_ffff_ffffn);
+  });
+  return frames.every((f) => f < 0 || m.slots.frame(f) !== undefined) ? frames : undefined;
+};
+
+/** A PAE root: without paging each directory maps a gigabyte directly; of 4-byte tables each shadows a quarter. */
+const loadPaeRoot = (m: ShadowContext): boolean => {
+  const { pae, role } = m;
+  const frames = directoryFrames(m);
+  if (frames === undefined) return false;
+  if (pae.table < 0) pae.table = m.pages.extraPage();
+  makePagesAvailable(m);
+  for (const [i, gfn] of frames.entries()) {
+    const at = pae.table + 8 * i;
+    if (gfn < 0) {
+      m.put(at, 0, 0);
+      continue;
+    }
+    const sp = shadowPageFor(m, gfn, directoryRole(role, m.mode.levels === 2 ? i : 0));
+    sp.rootCount++;
+    pae.directories[i] = sp;
+    m.put(at, (sp.hpa | PT.p) >>> 0, addressHigh(sp.hpa));
+  }
+  pae.loaded = true;
+  m.root.pgd = m.vcpu.cr3;
+  return true;
 };
 
 /** kvm_mmu_load. False when CR3 points outside guest memory. */
 const loadRoot = (m: ShadowContext): boolean => {
-  const pgd = m.vcpu.cr3;
-  const gfn = Math.floor(pgd / 4096);
-  const role = m.role;
-  if (m.slots.frame(gfn) === undefined) return false;
-  makePagesAvailable(m);
-  const sp = shadowPageFor(m, gfn, role);
-  sp.rootCount++;
-  m.root.sp = sp;
-  m.root.pgd = pgd;
+  if (m.mode.levels !== 4) {
+    if (!loadPaeRoot(m)) return false;
+  } else {
+    const pgd = m.vcpu.cr3;
+    const gfn = Math.floor(pgd / 4096);
+    const { role } = m;
+    if (m.slots.frame(gfn) === undefined) return false;
+    makePagesAvailable(m);
+    const sp = shadowPageFor(m, gfn, role);
+    sp.rootCount++;
+    m.root.sp = sp;
+    m.root.pgd = pgd;
+  }
   syncRoot(m);
   loadPgd(m);
   m.vcpu.flushVpid();
@@ -123,7 +186,7 @@ export const reload = (m: ShadowContext): boolean => {
   const { requests } = m;
   if (requests.freeObsolete) {
     requests.freeObsolete = false;
-    freeRoots(m, (root) => root.sp?.invalid === true);
+    freeRoots(m, (root) => root.sp?.invalid === true || (root === m.root && m.pae.loaded));
   }
   if (requests.sync) {
     requests.sync = false;
@@ -139,5 +202,5 @@ export const reload = (m: ShadowContext): boolean => {
     // the previous ones are synced by being dropped
     freeRoots(m, (root) => root !== m.root && stale(root.sp));
   }
-  return m.root.sp !== undefined || loadRoot(m);
+  return m.rooted || loadRoot(m);
 };

@@ -2,8 +2,8 @@
  * The shadow MMU (ept=0): what the exit handlers call, put together from its parts (KVM-3, KVM-7.1.6 to 7.1.16).
  *
  * The processor walks tables made here; the guest's own tables are read, write-protected or left to drift, and brought
- * back in line when the guest flushes. Guests with 4-level paging only. Not modelled: 32-bit and PAE paging, nested
- * guests, dirty logging.
+ * back in line when the guest flushes. Guests without paging, and with 32-bit, PAE and 4-level paging. Not modelled:
+ * 5-level paging, nested guests, dirty logging.
  */
 import { PF } from '../../isa/state.js';
 import { ShadowContext } from './context.js';
@@ -11,7 +11,7 @@ import { leafOf, shadowFault } from './fetch.js';
 import { invalidateAddress, invalidateAddressOf } from './invalidate.js';
 import type { GuestPageFault, KvmMmu, MmuDeps, PageFaultResult } from './mmu.js';
 import type { ShadowPage } from './pages.js';
-import { activePcid, freeAllRoots, invalidatePcid, newCr3, reload } from './roots.js';
+import { activePcid, freeAllRoots, freeCurrentRoot, invalidatePcid, newCr3, reload } from './roots.js';
 import { isMmio, mmioGeneration, mmioGfn } from './spte.js';
 import { pteWrite } from './writes.js';
 import { commitZap, prepareZap, unprotectFrame } from './zap.js';
@@ -28,7 +28,7 @@ export class ShadowMmu implements KvmMmu {
 
   reload(): boolean {
     if (!reload(this.context)) return false;
-    this.#cr3 = this.context.root.pgd;
+    this.#cr3 = this.context.vcpu.cr3;
     return true;
   }
 
@@ -44,8 +44,10 @@ export class ShadowMmu implements KvmMmu {
     const gva = BigInt(address);
     const offset = Number(gva & 0xfffn);
     if (!m.mmioCached(gva)) {
-      if (m.root.sp === undefined) return undefined;
-      const at = leafOf(m, m.root.sp, Number(gva & 0xffff_ffffn), Number((gva >> 32n) & 0xffff_ffffn));
+      const low = Number(gva & 0xffff_ffffn);
+      const top = m.top(low);
+      if (top === undefined) return undefined;
+      const at = leafOf(m, top, low, Number((gva >> 32n) & 0xffff_ffffn));
       const lo = m.lo(at);
       const hi = m.hi(at);
       if (!isMmio(lo, hi) || mmioGeneration(lo, hi) !== m.generation) return undefined;
@@ -59,6 +61,10 @@ export class ShadowMmu implements KvmMmu {
     const m = this.context;
     newCr3(m, this.#cr3, flush);
     this.#cr3 = m.vcpu.cr3;
+  }
+  pdptesLoaded(changed: boolean): void {
+    if (changed) freeCurrentRoot(this.context);
+    this.context.requests.load = true;
   }
   invlpg(gva: bigint): void {
     invalidateAddress(this.context, gva);
@@ -109,7 +115,7 @@ export class ShadowMmu implements KvmMmu {
   gvaToGpa(gva: bigint, access: number): number | GuestPageFault {
     const m = this.context;
     const { mode, walker } = m;
-    if (mode.levels === 0) return Number(gva);
+    if (mode.levels === 0) return Number(gva & 0xffff_ffffn);
     const lo = Number(gva & 0xffff_ffffn);
     if (walker.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i)))
       return walker.gfn * 4096 + (lo & 0xfff);

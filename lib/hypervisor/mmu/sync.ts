@@ -30,14 +30,14 @@ const syncPage = (m: ShadowContext, sp: ShadowPage): number => {
   if (frame === undefined) return -1;
   const { u32, made } = m;
   const shadow = (sp.hpa + m.base) >>> 2;
-  const guest = (frame + m.base) >>> 2;
+  const guest = (frame + m.base + (sp.narrow ? sp.quadrant * 2048 : 0)) >>> 2;
   let flush = 0;
   for (let i = 0; i < 1024; i += 2) {
     const old = u32[shadow + i];
     if (old === 0) continue;
     const at = sp.hpa + i * 4;
-    const lo = u32[guest + i];
-    const hi = u32[guest + i + 1];
+    const lo = u32[guest + (sp.narrow ? i >>> 1 : i)];
+    const hi = sp.narrow ? 0 : u32[guest + i + 1];
     if (unusable(m, lo, hi)) {
       zapEntry(m, sp, at);
       flush = 1;
@@ -93,17 +93,17 @@ export const syncChildren = (m: ShadowContext, parent: ShadowPage): void => {
 /** Address of the guest's entry that an spte of a level-1 table shadows; undefined when the table left memory. */
 export const guestEntry = (m: ShadowContext, sp: ShadowPage, at: number): number | undefined => {
   const frame = m.slots.frame(sp.gfn);
-  return frame === undefined ? undefined : frame + (at & 0xff8);
+  if (frame === undefined) return undefined;
+  return sp.narrow ? frame + sp.quadrant * 2048 + ((at & 0xff8) >>> 1) : frame + (at & 0xff8);
 };
 
-/** FNAME(prefetch_gpte): fills one spte from the guest's entry; false when that is not worth going on after. */
-export const prefetchEntry = (
-  m: ShadowContext,
-  sp: ShadowPage,
-  at: number,
-  lo: number,
-  hi: number,
-): boolean => {
+/**
+ * FNAME(prefetch_gpte): fills one spte from the guest's entry; false when that is not worth going on after.
+ * @param guest address of the guest's entry
+ */
+export const prefetchEntry = (m: ShadowContext, sp: ShadowPage, at: number, guest: number): boolean => {
+  const lo = m.lo(guest);
+  const hi = sp.narrow ? 0 : m.hi(guest);
   if (unusable(m, lo, hi)) {
     zapEntry(m, sp, at);
     return false;

@@ -10,7 +10,6 @@ import type { PhysicalMemory } from '../../vmx/port.js';
 import type { FrameAllocator, MemorySlots } from '../memslots.js';
 import type { KvmStats } from '../stats.js';
 import { APIC_GFN } from './context.js';
-import { LegacyWalker, legacyPaging } from './legacy-walk.js';
 import type { GuestPageFault, KvmMmu, MmuDeps, MmuOptions, MmuVcpu, PageFaultResult } from './mmu.js';
 import { pagingMode } from './roles.js';
 import {
@@ -41,7 +40,6 @@ export class TdpMmu implements KvmMmu {
   readonly #stats: KvmStats;
   readonly #options: MmuOptions;
   readonly #walker: GuestWalker;
-  readonly #legacy: LegacyWalker;
   readonly #tables: number[] = [];
   #root = -1;
   #loaded = false;
@@ -63,7 +61,6 @@ export class TdpMmu implements KvmMmu {
       deps.options.maxPhyAddr ?? 40,
       deps.options.gbPages ?? true,
     );
-    this.#legacy = new LegacyWalker(deps.vcpu, deps.slots, deps.memory, deps.options.maxPhyAddr ?? 40);
   }
 
   reload(): boolean {
@@ -223,6 +220,7 @@ export class TdpMmu implements KvmMmu {
 
   // ---- the guest's own translations belong to the processor
   newCr3(): void {}
+  pdptesLoaded(): void {}
   invlpg(): void {}
   invpcid(): void {}
   contextReset(): void {}
@@ -237,9 +235,8 @@ export class TdpMmu implements KvmMmu {
   }
 
   gvaToGpa(gva: bigint, access: number): number | GuestPageFault {
-    if (legacyPaging(this.#vcpu)) return this.#legacy.gvaToGpa(Number(gva & 0xffff_ffffn), access);
     const mode = pagingMode(this.#vcpu);
-    if (mode.levels === 0) return Number(gva);
+    if (mode.levels === 0) return Number(gva & 0xffff_ffffn);
     const lo = Number(gva & 0xffff_ffffn);
     const w = this.#walker;
     if (w.walk(mode, lo, Number((gva >> 32n) & 0xffff_ffffn), access & (PF.w | PF.u | PF.i)))

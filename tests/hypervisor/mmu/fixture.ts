@@ -35,6 +35,10 @@ export class FakeVcpu implements MmuVcpu {
   cpl = 0;
   rflags = 2;
   rip = CODE;
+  readonly pdptes = [0n, 0n, 0n, 0n];
+  pdpte(i: number): bigint {
+    return this.pdptes[i]!;
+  }
   root = -1;
   flushRequests = 0;
   readonly faults: GuestPageFault[] = [];

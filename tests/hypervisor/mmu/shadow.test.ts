@@ -393,13 +393,10 @@ describe('limits', () => {
     g.mmu.faultDuringDelivery(g.direct(pmd));
     expect(g.stats.mmu_shadow_zapped).toBe(zapped + 1);
   });
-  it('guests without 4-level paging are refused clearly', () => {
+  it('a guest with 5-level paging is refused clearly', () => {
     const g = new Guest(64);
-    g.vcpu.cr0 = 1;
-    expect(() => g.enter()).toThrow(/without paging/);
-    g.vcpu.cr0 = 0x8000_0001;
-    g.vcpu.efer = 0;
+    g.vcpu.cr4 |= 0x1000;
     g.mmu.contextReset();
-    expect(() => g.enter()).toThrow(/PAE paging/);
+    expect(() => g.enter()).toThrow(/5-level paging/);
   });
 });
