@@ -2,17 +2,20 @@
 import { type Command, Option } from 'commander';
 import { LabError } from '../base/error.js';
 import { LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-leaves.js';
-import { type BootOptions, DEFAULT_MEMORY, GUESTS, type GuestName } from '../lab/machine.js';
+import { type ModuleParams, readModuleParams } from '../lab/module-params.js';
+import { type BootOptions, DEFAULT_MEMORY, GUESTS, type GuestName, type Paging } from '../lab/run-types.js';
 import { ENGINES, type EngineName } from '../vmx/hardware.js';
 import { checkInput, checkOutput, readText } from './files.js';
+import { addGuestOptions, type GuestFlags, guestOptions } from './guest-options.js';
+import { addMachineOptions, type MachineFlags, machineOptions } from './machine-options.js';
 import { count, given, oneOf, range, size } from './values.js';
 
 export const TIME_MODELS = ['cycles', 'instructions'] as const;
 const LAYOUTS = Object.keys(LAB_LAYOUTS) as LabLayout[];
 
 /** Values as commander leaves them. */
-export interface BootFlags {
-  readonly guest: GuestName;
+export interface BootFlags extends MachineFlags, GuestFlags {
+  readonly guest?: GuestName;
   readonly kernel?: string;
   readonly initrd?: string;
   readonly cmdline?: string;
@@ -31,10 +34,19 @@ export interface BootFlags {
 
 /** Adds the options to a command. */
 export const addBootOptions = (command: Command): Command =>
+  addMachineOptions(addGuestOptions(addBasicOptions(command)));
+
+const addBasicOptions = (command: Command): Command =>
   command
-    .option('--guest <NAME>', `what to boot: ${GUESTS.join(', ')}`, oneOf('--guest', GUESTS), 'debian')
-    .option('--kernel <FILE>', "a bzImage or ELF kernel in place of the guest's", (v: string) =>
-      checkInput(v, '--kernel'),
+    .option(
+      '--guest <NAME>',
+      `what to boot: ${GUESTS.join(', ')} (default: debian)`,
+      oneOf('--guest', GUESTS),
+    )
+    .option(
+      '--kernel <FILE>',
+      "a kernel in place of the guest's: bzImage, ELF, Multiboot or ROM image",
+      (v: string) => checkInput(v, '--kernel'),
     )
     .option('--initrd <FILE>', "an initramfs in place of the guest's", (v: string) =>
       checkInput(v, '--initrd'),
@@ -87,20 +99,13 @@ export const bootOptions = (f: BootFlags): BootOptions => {
   }
   if (f.until === '') throw new LabError('cli.value', '--until: the text is empty');
   const workload = f.execute ?? (f.workload === undefined ? undefined : readText(f.workload, '--workload'));
-  const {
-    guest,
-    kernel,
-    initrd,
-    cmdline,
-    append,
-    memory,
-    until,
-    maxInstructions,
-    timeModel,
-    leaves,
-    engine,
-  } = f;
+  if (f.tiny !== undefined && f.guest !== undefined && f.guest !== 'tiny')
+    throw new LabError('cli.conflict', '--tiny belongs to the built-in guest', 'leave out --guest');
+  const guest = f.tiny === undefined ? f.guest : 'tiny';
+  const { kernel, initrd, cmdline, append, memory, until, maxInstructions, timeModel, leaves, engine } = f;
   return given({
+    ...machineOptions(f),
+    ...guestOptions(f),
     guest,
     kernel,
     initrd,
@@ -114,6 +119,37 @@ export const bootOptions = (f: BootFlags): BootOptions => {
     leaves,
     engine,
   });
+};
+
+export const PAGINGS = ['ept', 'shadow'] as const satisfies readonly Paging[];
+
+/**
+ * The kind of paging and the module parameters of one run: `--paging`, or the parameter `ept`, which is the same thing.
+ * @throws LabError when they disagree
+ */
+export const pagingAndParams = (
+  paging: Paging | undefined,
+  param: readonly string[] | undefined,
+): { readonly paging: Paging; readonly params: ModuleParams } => {
+  const params = readModuleParams(param ?? []);
+  const ept = params['kvm-intel']['ept'];
+  if (ept === undefined) return { paging: paging ?? 'ept', params };
+  const asked = ept === true ? 'ept' : 'shadow';
+  if (paging !== undefined && paging !== asked)
+    throw new LabError(
+      'cli.conflict',
+      `--paging ${paging} and --param ept=${ept === true ? 'Y' : 'N'} exclude each other`,
+      'leave out one of them',
+    );
+  return { paging: asked, params };
+};
+
+/** The module parameters of a comparison. @throws LabError for `ept`, which it sets itself */
+export const paramsOfBoth = (param: readonly string[] | undefined): ModuleParams => {
+  const params = readModuleParams(param ?? []);
+  if (params['kvm-intel']['ept'] !== undefined)
+    throw new LabError('cli.conflict', '--param ept has no place here', 'both kinds of paging are compared');
+  return params;
 };
 
 /** The range and the file of `--trace FROM:TO FILE`. */

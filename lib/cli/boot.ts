@@ -2,14 +2,21 @@
 import type { Command } from 'commander';
 import { LabError } from '../base/error.js';
 import { bootUnder } from '../lab/both.js';
-import type { BootOptions, Paging } from '../lab/machine.js';
-import { addBootOptions, type BootFlags, bootOptions, traceOption } from './boot-options.js';
+import type { BootOptions, Paging } from '../lab/run-types.js';
+import {
+  addBootOptions,
+  type BootFlags,
+  bootOptions,
+  PAGINGS,
+  pagingAndParams,
+  traceOption,
+} from './boot-options.js';
 import { WholeFile, writeWhole } from './files.js';
-import { json, progressText, resultData, statusOf, summary } from './result.js';
+import { TINY_HELP } from './guest-options.js';
+import { MACHINE_HELP } from './machine-options.js';
+import { json, progressText, resultData, statusOf, summary, warnings } from './result.js';
 import { ConsoleStream, interruptible, ProgressLine, withKeyboard } from './terminal.js';
-import { oneOf } from './values.js';
-
-export const PAGINGS = ['ept', 'shadow'] as const satisfies readonly Paging[];
+import { oneOf, port } from './values.js';
 
 /** Runs `work` with a trace file, which appears when the work is done. */
 export const withTrace = async <T>(
@@ -31,12 +38,18 @@ export const withTrace = async <T>(
   return result;
 };
 
+const sayGdb = (at: number): void => {
+  process.stderr.write(`waiting for GDB: target remote localhost:${at}\n`);
+};
+
 interface Flags extends BootFlags {
-  readonly paging: Paging;
+  readonly paging?: Paging;
   readonly shell?: boolean;
+  readonly gdb?: number;
 }
 
 const run = async (flags: Flags): Promise<number> => {
+  const { paging, params } = pagingAndParams(flags.paging, flags.param);
   const options = bootOptions(flags);
   const shell = flags.shell === true;
   if (shell && options.workload !== undefined)
@@ -57,17 +70,17 @@ const run = async (flags: Flags): Promise<number> => {
         ...options,
         ...more,
         ...(shell ? { shell } : {}),
+        ...(flags.gdb === undefined ? {} : { gdb: flags.gdb, onGdb: sayGdb }),
         signal: controller.signal,
         onConsole: (bytes) => stream.write(bytes),
-        ...(shell
-          ? {}
-          : { onProgress: (n: number) => stream.progress(progressText(flags.paging, n, started)) }),
+        ...(shell ? {} : { onProgress: (n: number) => stream.progress(progressText(paging, n, started)) }),
       };
-      if (!keyboard) return bootUnder(flags.paging, all);
-      return withKeyboard(controller, shell, (input) => bootUnder(flags.paging, { ...all, input }));
+      if (!keyboard) return bootUnder(paging, all, params);
+      return withKeyboard(controller, shell, (input) => bootUnder(paging, { ...all, input }, params));
     }).finally(() => line.clear()),
   );
   if (flags.json !== undefined) writeWhole(flags.json, json(resultData(result)));
+  for (const text of warnings(result)) process.stderr.write(`${text}\n`);
   process.stderr.write(`${summary(result)}\n`);
   if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
   return statusOf(result, flags.until);
@@ -78,23 +91,33 @@ The guest's console goes to stdout; where stdin is a terminal, it is the guest's
 Ctrl-C stops the run (with --shell it goes to the guest), Ctrl-] always does.
 
 Exit status: 0 the guest ended as asked (powered off, or reached --until), 2 a mistake in what was
-asked or an error of vmxlab, 4 a limit or the guest ended the run otherwise.
+asked or an error of vmxlab, 4 a limit or the guest ended the run otherwise; with --debug-exit, the
+guest's own, which is odd: (value << 1) | 1.
+${MACHINE_HELP}
+${TINY_HELP}
 
 Examples:
   vmxlab boot --paging shadow
   vmxlab boot -e 'for i in 1 2 3; do date; done' --json run.json
-  vmxlab boot --shell --memory 512M`;
+  vmxlab boot --shell --memory 512M
+  vmxlab boot --param vpid=N --backing 4K --hide-cpuid pcid,invpcid --pti on
+  vmxlab boot --tiny processes=4,switches=1000 --paging shadow
+  vmxlab boot --kernel test.elf --module first.img,some arguments --debug-exit 0xf4`;
 
 export const addBoot = (program: Command, done: (status: number) => void): Command => {
   const command = program.command('boot').description('boot a guest and show its console');
   addBootOptions(command)
     .option(
       '--paging <KIND>',
-      `nested or shadow paging: ${PAGINGS.join(', ')}`,
+      `nested or shadow paging: ${PAGINGS.join(', ')} (default: ept)`,
       oneOf('--paging', PAGINGS),
-      'ept',
     )
     .option('--shell', 'an interactive busybox shell on the serial console')
+    .option(
+      '--gdb <PORT>',
+      'wait for GDB on a port of the loopback interface, 0 for a free one',
+      port('--gdb'),
+    )
     .addHelpText('after', HELP)
     .action(async (flags: Flags) => done(await run(flags)));
   return command;

@@ -3,11 +3,11 @@ import { extname } from 'node:path';
 import type { Command } from 'commander';
 import { bootUnder } from '../lab/both.js';
 import { compareCounts, compareCsv, compareText } from '../lab/compare.js';
-import type { Paging, RunResult } from '../lab/machine.js';
+import type { Paging, RunResult } from '../lab/run-types.js';
 import { withTrace } from './boot.js';
-import { addBootOptions, type BootFlags, bootOptions, traceOption } from './boot-options.js';
+import { addBootOptions, type BootFlags, bootOptions, paramsOfBoth, traceOption } from './boot-options.js';
 import { checkOutput, writeWhole } from './files.js';
-import { json, progressText, resultData, statusOf, summary } from './result.js';
+import { json, progressText, resultData, statusOf, statusOfBoth, summary, warnings } from './result.js';
 import { interruptible, ProgressLine } from './terminal.js';
 
 interface Flags extends BootFlags {
@@ -21,6 +21,7 @@ const withMode = (file: string, paging: Paging): string => {
 };
 
 const run = async (flags: Flags): Promise<number> => {
+  const params = paramsOfBoth(flags.param);
   const options = bootOptions(flags);
   const trace = traceOption(flags.trace);
   const line = new ProgressLine();
@@ -32,8 +33,9 @@ const run = async (flags: Flags): Promise<number> => {
       const own = trace === undefined ? undefined : { ...trace, file: withMode(trace.file, paging) };
       const onProgress = (n: number): void => line.show(progressText(paging, n, started));
       const result = await withTrace(own, (more) =>
-        bootUnder(paging, { ...options, ...more, signal: controller.signal, onProgress }),
+        bootUnder(paging, { ...options, ...more, signal: controller.signal, onProgress }, params),
       ).finally(() => line.clear());
+      for (const text of warnings(result)) process.stderr.write(`${text}\n`);
       process.stderr.write(`${summary(result)}\n`);
       if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
       results.push(result);
@@ -52,7 +54,7 @@ const run = async (flags: Flags): Promise<number> => {
     writeWhole(flags.json, json({ ept: resultData(ept), shadow: resultData(shadow), rows }));
   }
   if (flags.csv !== undefined) writeWhole(flags.csv, compareCsv(ept.exits, shadow.exits));
-  return Math.max(statusOf(ept, flags.until), statusOf(shadow, flags.until));
+  return statusOfBoth(statusOf(ept, flags.until), statusOf(shadow, flags.until));
 };
 
 const HELP = `

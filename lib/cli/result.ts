@@ -26,6 +26,15 @@ export const progressText = (what: string, instructions: number, started: number
   return `${what}: ${(instructions / 1e6).toFixed(0)} M instructions, ${seconds.toFixed(0)} s${rate}`;
 };
 
-/** Exit status: 0 when the guest ended as asked, 4 when it ended otherwise. */
-export const statusOf = (r: RunResult, until: string | undefined): number =>
-  r.outcome === (until === undefined ? 'poweroff' : 'until') ? 0 : 4;
+/** Exit status: 0 when the guest ended as asked, its own from the debug-exit device, 4 when it ended otherwise. */
+export const statusOf = (r: RunResult, until: string | undefined): number => {
+  if (r.outcome === 'debug-exit') return (r.status ?? 1) & 0xff;
+  return r.outcome === (until === undefined ? 'poweroff' : 'until') ? 0 : 4;
+};
+
+/** The status of two runs: that of both, or 4 when they differ. */
+export const statusOfBoth = (a: number, b: number): number => (a === b ? a : 4);
+
+/** What the modules said when they were loaded. */
+export const warnings = (r: RunResult): readonly string[] =>
+  r.log.filter((line) => line.startsWith('kvm_intel: '));

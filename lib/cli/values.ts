@@ -27,12 +27,59 @@ export const size =
     return bytes;
   };
 
-/** A whole number from `least` up; `_` may group digits. */
+/** A whole number from `least` up, to `most` where that is given; `_` may group digits. */
 export const count =
-  (option: string, least = 1) =>
+  (option: string, least = 1, most = Number.MAX_SAFE_INTEGER) =>
   (value: string): number => {
     const n = /^\d[\d_]*$/.test(value) ? Number(value.replaceAll('_', '')) : Number.NaN;
-    if (!Number.isSafeInteger(n) || n < least) throw wrong(option, value, `a whole number from ${least} up`);
+    const range = most === Number.MAX_SAFE_INTEGER ? 'up' : `to ${most}`;
+    if (!Number.isSafeInteger(n) || n < least || n > most)
+      throw wrong(option, value, `a whole number from ${least} ${range}`);
+    return n;
+  };
+
+const DECIMAL: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, g: 1e9 };
+
+/** A rate a second: a number, or one with k, M or G (powers of 1000). */
+export const rate =
+  (option: string, least: number, most: number) =>
+  (value: string): number => {
+    const m = /^(\d+(?:\.\d+)?)([kmg]?)(?:Hz)?$/i.exec(value);
+    const hertz = m === null ? Number.NaN : Math.round(Number(m[1]) * DECIMAL[m[2]!.toLowerCase()]!);
+    if (Number.isNaN(hertz) || hertz < least || hertz > most)
+      throw wrong(option, value, `a rate from ${least / 1e6}M to ${most / 1e9}G, like 400M or 2.4G`);
+    return hertz;
+  };
+
+/** `on` or `off`. */
+export const onOff = (option: string) => {
+  const read = oneOf(option, ['on', 'off']);
+  return (value: string): boolean => read(value) === 'on';
+};
+
+/** Names, separated by commas. */
+export const names =
+  (option: string) =>
+  (value: string, before: readonly string[] = []): readonly string[] => {
+    const words = value.split(',').map((w) => w.trim());
+    if (words.includes('')) throw wrong(option, value, 'names, separated by commas');
+    return [...before, ...words];
+  };
+
+/** `NAME=VALUE`, split at the first `=`. */
+export const pair = (option: string, value: string, form: string): readonly [string, string] => {
+  const at = value.indexOf('=');
+  if (at < 1 || at === value.length - 1) throw wrong(option, value, form);
+  return [value.slice(0, at), value.slice(at + 1)];
+};
+
+/** A port number, decimal or with 0x. */
+export const port =
+  (option: string, most = 0xffff) =>
+  (value: string): number => {
+    const n = /^(0x[\da-f]+|\d+)$/i.test(value) ? Number(value) : Number.NaN;
+    if (!Number.isInteger(n) || n > most)
+      throw wrong(option, value, `a number from 0 to ${most}, decimal or like 0xf4`);
     return n;
   };
 

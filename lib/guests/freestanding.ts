@@ -1,8 +1,7 @@
 /**
  * A guest of the user's own that is no Linux: a Multiboot 1 kernel with its modules, or a ROM image.
  *
- * It brings no initramfs and no workload. A module is given as the user types it: a file, then, after a space, its
- * arguments; the kernel sees that text.
+ * It brings no initramfs and no workload. The kernel sees the name of a module's file and its arguments as one text.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
@@ -14,12 +13,15 @@ import { loadMultiboot, type MultibootModule } from '../loaders/multiboot.js';
 import { loadRom } from '../loaders/rom.js';
 import type { GuestImage } from './guest.js';
 
+/** A file and its arguments: as one text, separated by the first space, or apart. */
+export type ModuleFile = string | { readonly file: string; readonly args?: string };
+
 export interface FreestandingOptions {
   /** Bytes of guest memory. */
   readonly memory: number;
   /** What follows the kernel's name on its command line. */
   readonly cmdline?: string;
-  readonly modules?: readonly string[];
+  readonly modules?: readonly ModuleFile[];
   /** ACPI tables of the machine. */
   readonly tables?: readonly Segment[];
 }
@@ -42,10 +44,12 @@ export const kernelFormat = (file: string): { readonly format: ImageFormat; read
   return { format: recogniseImage(bytes, file), bytes };
 };
 
-const readModule = (text: string): MultibootModule => {
-  const file = text.split(' ', 1)[0];
-  const rest = text.slice(file.length);
-  return { text: basename(file) + rest, bytes: readFile(file, 'module') };
+const readModule = (given: ModuleFile): MultibootModule => {
+  const [file, args] =
+    typeof given === 'string'
+      ? [given.split(' ', 1)[0]!, given.slice(given.split(' ', 1)[0]!.length)]
+      : [given.file, given.args === undefined ? '' : ` ${given.args}`];
+  return { text: basename(file) + args, bytes: readFile(file, 'module') };
 };
 
 const hash = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex').slice(0, 16);

@@ -6,7 +6,7 @@
  * events inside a handler (a page fault injected, an entry filled in, a device in user space) by name.
  */
 import { LabError } from '../base/error.js';
-import { EXIT } from '../vmx/port.js';
+import { EXIT, EXIT_REASONS } from '../vmx/port.js';
 import { REASON_COUNT } from './reasons.js';
 
 export interface CostRow {
@@ -17,6 +17,9 @@ export interface CostRow {
   /** Charged on every exit with this reason. */
   readonly reason?: number;
 }
+
+/** Largest cost, in cycles: seconds of virtual time. */
+const MOST = 1_000_000_000;
 
 const DESIGN = 'KVM-6, design value';
 const c = (cycles: number, what: string, reason?: number, source = DESIGN): CostRow =>
@@ -45,30 +48,53 @@ export const COSTS = {
   walkReference: c(15, 'one memory reference of a page walk', undefined, 'KVM-6: 10-30'),
 } as const satisfies Record<string, CostRow>;
 export type CostName = keyof typeof COSTS;
-export type CostOptions = Partial<Record<CostName, number>>;
+/**
+ * TSC cycles by name; or by exit reason, as its number or KVM's name, what an exit with that reason costs beyond `base`.
+ */
+export type CostOptions = Readonly<Record<string, number>>;
 
 export interface CostTable extends Readonly<Record<CostName, number>> {
   /** `base` and the reason's own cost, by reason. */
   readonly byReason: Float64Array;
 }
 
-/** The cost table with some values replaced. @throws LabError for an unknown name or a negative value */
+/** The exit reason that a key names, as a number (`28`) or as KVM does (`CR_ACCESS`). */
+const reasonOf = (key: string): number | undefined =>
+  EXIT_REASONS.find((r) => r.defined && (r.kvm === key || String(r.number) === key))?.number;
+
+const checkCycles = (name: string, cycles: number): void => {
+  if (!Number.isSafeInteger(cycles) || cycles < 0 || cycles > MOST)
+    throw new LabError(
+      'cost.value',
+      `cost '${name}' must be a whole number of cycles from 0 to ${MOST}, not ${cycles}`,
+    );
+};
+
+/** The cost table with some values replaced. @throws LabError for an unknown name or an impossible value */
 export const costTable = (given: CostOptions = {}): CostTable => {
-  const out: Record<string, number> = {};
-  for (const [name, r] of Object.entries(COSTS)) out[name] = r.cycles;
-  for (const [name, cycles] of Object.entries(given)) {
-    if (!Object.hasOwn(COSTS, name))
+  const rows = Object.entries(COSTS) as [CostName, CostRow][];
+  const out = Object.fromEntries(rows.map(([name, r]) => [name, r.cycles])) as Record<CostName, number>;
+  const own = new Float64Array(REASON_COUNT);
+  const ofReason = new Map<number, CostName>();
+  for (const [name, r] of rows) if (r.reason !== undefined) ofReason.set(r.reason, name);
+  for (const [key, cycles] of Object.entries(given)) {
+    checkCycles(key, cycles);
+    if (Object.hasOwn(COSTS, key)) {
+      out[key as CostName] = cycles;
+      continue;
+    }
+    const reason = reasonOf(key);
+    if (reason === undefined)
       throw new LabError(
         'cost.name',
-        `unknown cost '${name}'`,
-        `valid names: ${Object.keys(COSTS).join(', ')}`,
+        `unknown cost '${key}'`,
+        `an exit reason, as its number or KVM's name, or one of ${Object.keys(COSTS).join(', ')}`,
       );
-    if (!Number.isInteger(cycles) || cycles < 0)
-      throw new LabError('cost.value', `cost '${name}' must be a whole number of cycles, not ${cycles}`);
-    out[name] = cycles;
+    const name = ofReason.get(reason);
+    if (name === undefined) own[reason] = cycles;
+    else out[name] = cycles;
   }
-  const byReason = new Float64Array(REASON_COUNT).fill(given.base ?? COSTS.base.cycles);
-  for (const [name, r] of Object.entries(COSTS) as [string, CostRow][])
-    if (r.reason !== undefined) byReason[r.reason] += out[name];
-  return { ...(out as Record<CostName, number>), byReason };
+  const byReason = own.map((n) => n + out.base);
+  for (const [reason, name] of ofReason) byReason[reason] += out[name];
+  return { ...out, byReason };
 };

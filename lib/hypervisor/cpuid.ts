@@ -37,12 +37,18 @@ type Bit = readonly [leaf: number, subleaf: number, register: Register, bit: num
 /** Features that an experiment may hide: the names of /proc/cpuinfo. */
 // biome-ignore format: one row per line
 export const HIDEABLE = {
-  pcid: [1, 0, 'ecx', 17], x2apic: [1, 0, 'ecx', 21], tsc_deadline_timer: [1, 0, 'ecx', 24], xsave: [1, 0, 'ecx', 26], rdrand: [1, 0, 'ecx', 30],
-  hypervisor: [1, 0, 'ecx', 31], pge: [1, 0, 'edx', 13], mtrr: [1, 0, 'edx', 12], ss: [1, 0, 'edx', 27], popcnt: [1, 0, 'ecx', 23],
+  pni: [1, 0, 'ecx', 0], pclmulqdq: [1, 0, 'ecx', 1], ssse3: [1, 0, 'ecx', 9], cx16: [1, 0, 'ecx', 13], pcid: [1, 0, 'ecx', 17],
+  sse4_1: [1, 0, 'ecx', 19], sse4_2: [1, 0, 'ecx', 20], x2apic: [1, 0, 'ecx', 21], movbe: [1, 0, 'ecx', 22], popcnt: [1, 0, 'ecx', 23],
+  tsc_deadline_timer: [1, 0, 'ecx', 24], aes: [1, 0, 'ecx', 25], xsave: [1, 0, 'ecx', 26], rdrand: [1, 0, 'ecx', 30], hypervisor: [1, 0, 'ecx', 31],
+  mtrr: [1, 0, 'edx', 12], pge: [1, 0, 'edx', 13], ss: [1, 0, 'edx', 27],
   fsgsbase: [7, 0, 'ebx', 0], tsc_adjust: [7, 0, 'ebx', 1], bmi1: [7, 0, 'ebx', 3], smep: [7, 0, 'ebx', 7], bmi2: [7, 0, 'ebx', 8], erms: [7, 0, 'ebx', 9],
-  invpcid: [7, 0, 'ebx', 10], rdseed: [7, 0, 'ebx', 18], smap: [7, 0, 'ebx', 20], umip: [7, 0, 'ecx', 2], arch_capabilities: [7, 0, 'edx', 29],
-  nx: [0x80000001, 0, 'edx', 20], pdpe1gb: [0x80000001, 0, 'edx', 26], rdtscp: [0x80000001, 0, 'edx', 27], constant_tsc: [0x80000007, 0, 'edx', 8],
-  kvmclock: [0x40000001, 0, 'eax', 3], kvmclock_stable: [0x40000001, 0, 'eax', 24], pv_eoi: [0x40000001, 0, 'eax', 6],
+  invpcid: [7, 0, 'ebx', 10], rdseed: [7, 0, 'ebx', 18], adx: [7, 0, 'ebx', 19], smap: [7, 0, 'ebx', 20], clflushopt: [7, 0, 'ebx', 23], clwb: [7, 0, 'ebx', 24],
+  umip: [7, 0, 'ecx', 2], rdpid: [7, 0, 'ecx', 22], arch_capabilities: [7, 0, 'edx', 29],
+  xsaveopt: [0xd, 1, 'eax', 0], xsavec: [0xd, 1, 'eax', 1], xgetbv1: [0xd, 1, 'eax', 2], xsaves: [0xd, 1, 'eax', 3],
+  lzcnt: [0x80000001, 0, 'ecx', 5], nx: [0x80000001, 0, 'edx', 20], pdpe1gb: [0x80000001, 0, 'edx', 26], rdtscp: [0x80000001, 0, 'edx', 27],
+  constant_tsc: [0x80000007, 0, 'edx', 8],
+  kvmclock_old: [0x40000001, 0, 'eax', 0], kvmclock: [0x40000001, 0, 'eax', 3], async_pf: [0x40000001, 0, 'eax', 4], steal_time: [0x40000001, 0, 'eax', 5],
+  pv_eoi: [0x40000001, 0, 'eax', 6], async_pf_int: [0x40000001, 0, 'eax', 14], kvmclock_stable: [0x40000001, 0, 'eax', 24],
 } as const satisfies Record<string, Bit>;
 export type HideableFeature = keyof typeof HIDEABLE;
 

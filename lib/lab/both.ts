@@ -1,20 +1,33 @@
 /** The experiment itself: the same boot under nested and under shadow paging, each with counters that start at 0. */
 import { Hypervisor } from '../hypervisor/modules.js';
-import { type BootOptions, boot, type Paging, type RunResult } from './machine.js';
+import { boot } from './machine.js';
+import type { ModuleParams } from './module-params.js';
+import type { BootOptions, Paging, RunResult } from './run-types.js';
 
-/** Loads the module for one kind of paging, boots, and unloads it again. */
-export const bootUnder = async (paging: Paging, options: BootOptions = {}): Promise<RunResult> => {
+/**
+ * Loads the modules for one kind of paging, boots, and unloads them again.
+ * @param params parameters of the modules; `ept` is that of `paging`
+ * @returns the run; its log begins with what the modules said when they were loaded
+ */
+export const bootUnder = async (
+  paging: Paging,
+  options: BootOptions = {},
+  params: Partial<ModuleParams> = {},
+): Promise<RunResult> => {
   const hypervisor = new Hypervisor();
-  hypervisor.loadModule('kvm-intel', { ept: paging === 'ept' });
+  hypervisor.loadModule('kvm', params.kvm);
+  hypervisor.loadModule('kvm-intel', { ...params['kvm-intel'], ept: paging === 'ept' });
+  const loading = hypervisor.log.lines.map((l) => l.text);
   const result = await boot(hypervisor, options);
   hypervisor.unloadModule('kvm-intel');
-  return result;
+  return loading.length === 0 ? result : { ...result, log: [...loading, ...result.log] };
 };
 
 /** Boots the same guest in both modes, EPT first. */
 export const bootBoth = async (
   options: BootOptions = {},
+  params: Partial<ModuleParams> = {},
 ): Promise<{ readonly ept: RunResult; readonly shadow: RunResult }> => ({
-  ept: await bootUnder('ept', options),
-  shadow: await bootUnder('shadow', options),
+  ept: await bootUnder('ept', options, params),
+  shadow: await bootUnder('shadow', options, params),
 });
