@@ -35,6 +35,6 @@ export const statusOf = (r: RunResult, until: string | undefined): number => {
 /** The status of two runs: that of both, or 4 when they differ. */
 export const statusOfBoth = (a: number, b: number): number => (a === b ? a : 4);
 
-/** What the modules said when they were loaded. */
+/** What the modules said about their parameters when they were loaded. */
 export const warnings = (r: RunResult): readonly string[] =>
-  r.log.filter((line) => line.startsWith('kvm_intel: '));
+  r.log.filter((line) => /^kvm(_intel)?: \w+=\S* has no effect/.test(line));
