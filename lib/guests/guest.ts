@@ -2,6 +2,7 @@
  * What a guest brings to a machine: the memory it is loaded into, the state it starts in, and what it is called.
  */
 import type { EntryState } from '../loaders/entry-state.js';
+import type { SymbolTable } from '../loaders/symbols.js';
 
 export interface GuestImage {
   readonly name: string;
@@ -10,6 +11,8 @@ export interface GuestImage {
   readonly cmdline: string;
   readonly segments: readonly { readonly gpa: number; readonly bytes: Uint8Array }[];
   readonly entry: EntryState;
+  /** Names of the guest's code, read when first asked for. @throws LabError where the image has none */
+  readonly symbols?: () => SymbolTable;
 }
 
 /** What the user may change about a Linux guest. */

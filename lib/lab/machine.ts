@@ -133,7 +133,7 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     if (options.debugExit !== undefined) checkDebugExit(vm.board, options.debugExit);
     for (const s of guest.segments) vm.load(s.gpa, s.bytes);
     vm.loadEntry(guest.entry);
-    const machine = observe(hardware, vm, options.on);
+    const machine = observe(hardware, vm, options.on, guest.symbols);
     options.onMachine?.(machine);
     options.input?.((bytes) => vm.board.uart.receive(bytes));
     if (options.trace !== undefined) {

@@ -12,6 +12,8 @@ import { type ExitExplanation, explainExit } from './trace-explain.js';
 export interface CaughtExit {
   readonly exit: TraceEvent<'kvm_exit'>;
   readonly explanation: ExitExplanation;
+  /** Where the guest was, by name: see `ObservedMachine.symbolOf`. */
+  readonly symbol: string | undefined;
   /** The VMCS when the guest had just left. */
   readonly vmcs: VmcsFields;
   /** General registers at the exit, in the processor's numbering (4 is RSP). */
@@ -61,6 +63,7 @@ export const catchExit = (
     const before = {
       exit,
       explanation: explainExit(exit),
+      symbol: machine.symbolOf(exit),
       vmcs: machine.vmcs(),
       gprs: Array.from({ length: 16 }, (_, i) => cpu.gpr(i)),
       guest: cpu.guest,

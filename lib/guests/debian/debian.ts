@@ -10,6 +10,7 @@ import { LabError } from '../../base/error.js';
 import { extractVmlinux, isBzImage } from '../../loaders/bzimage.js';
 import { isElf } from '../../loaders/elf.js';
 import type { Segment } from '../../loaders/entry-state.js';
+import { kernelSymbols } from '../../loaders/kallsyms.js';
 import { loadLinux } from '../../loaders/linux-boot.js';
 import type { GuestImage, LinuxGuestOptions } from '../guest.js';
 import { initScript, type LeafNumbers } from './init.js';
@@ -90,5 +91,12 @@ export const debianGuest = async (
     own && manifest !== undefined
       ? manifest.packages.map((p) => `${p.name} ${p.version} (sha256 ${p.sha256.slice(0, 16)}…)`)
       : [`kernel ${file}`];
-  return { name: 'debian', about, cmdline, segments: loaded.segments, entry: loaded.entry };
+  return {
+    name: 'debian',
+    about,
+    cmdline,
+    segments: loaded.segments,
+    entry: loaded.entry,
+    symbols: () => kernelSymbols(loaded.elf),
+  };
 };

@@ -26,6 +26,8 @@ export interface Program {
   readonly bytes: Uint8Array;
   /** Address of a label. @throws LabError when there is none */
   address(label: string): bigint;
+  /** All labels but the local ones, which begin with a dot. */
+  readonly labels: readonly { readonly name: string; readonly value: bigint }[];
 }
 
 type Resolve = (label: string) => bigint;
@@ -190,7 +192,8 @@ export class Assembler {
       if (value === undefined) throw new LabError('assembler.label', `there is no label '${label}'`);
       return value;
     };
-    return { base: this.#base, bytes, address };
+    const listed = [...labels].filter(([name]) => !name.startsWith('.'));
+    return { base: this.#base, bytes, address, labels: listed.map(([name, value]) => ({ name, value })) };
   }
 
   /** Encodes every statement; the first pass also notes where the labels are. */

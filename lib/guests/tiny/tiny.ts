@@ -7,6 +7,7 @@
  */
 import { LabError } from '../../base/error.js';
 import { longModeEntry } from '../../loaders/linux-boot.js';
+import { listedSymbols } from '../../loaders/symbols.js';
 import type { LeafNumbers } from '../debian/init.js';
 import type { GuestImage } from '../guest.js';
 import { Assembler, type Program } from './assembler.js';
@@ -128,5 +129,6 @@ export const tinyGuest = (options: TinyOptions): GuestImage => {
       cr3: BigInt(STATIC.pml4),
       gdtr: { base: BigInt.asUintN(64, kernel.address('gdt_table')), limit: GDT_BYTES - 1 },
     },
+    symbols: () => listedSymbols(kernel.labels, kernel.base + BigInt(kernel.bytes.length)),
   };
 };
