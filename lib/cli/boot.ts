@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { LabError } from '../base/error.js';
 import { bootUnder } from '../lab/both.js';
+import { predictionText, withPrediction } from '../lab/prediction.js';
 import type { BootOptions, Paging } from '../lab/run-types.js';
 import {
   addBootOptions,
@@ -79,10 +80,15 @@ const run = async (flags: Flags): Promise<number> => {
       return withKeyboard(controller, shell, (input) => bootUnder(paging, { ...all, input }, params));
     }).finally(() => line.clear()),
   );
-  if (flags.json !== undefined) writeWhole(flags.json, json(resultData(result)));
+  const prediction =
+    options.guest === 'tiny' && result.outcome === 'poweroff'
+      ? await withPrediction(result, options, params)
+      : undefined;
+  if (flags.json !== undefined) writeWhole(flags.json, json({ ...resultData(result), prediction }));
   for (const text of warnings(result)) process.stderr.write(`${text}\n`);
   process.stderr.write(`${summary(result)}\n`);
   if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
+  if (prediction !== undefined) process.stderr.write(`${predictionText(prediction)}\n`);
   return statusOf(result, flags.until);
 };
 

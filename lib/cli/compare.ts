@@ -3,6 +3,7 @@ import { extname } from 'node:path';
 import type { Command } from 'commander';
 import { bootUnder } from '../lab/both.js';
 import { compareCounts, compareCsv, compareText } from '../lab/compare.js';
+import { predictionText, withPrediction } from '../lab/prediction.js';
 import type { Paging, RunResult } from '../lab/run-types.js';
 import { withTrace } from './boot.js';
 import { addBootOptions, type BootFlags, bootOptions, paramsOfBoth, traceOption } from './boot-options.js';
@@ -45,13 +46,24 @@ const run = async (flags: Flags): Promise<number> => {
   const [ept, shadow] = results;
   if (ept === undefined || shadow === undefined) return 4;
   process.stdout.write(`${compareText(ept.exits, shadow.exits)}\n`);
+  const predictions =
+    options.guest === 'tiny'
+      ? await Promise.all(
+          results
+            .filter((r) => r.outcome === 'poweroff')
+            .map(async (r) => [r.paging, await withPrediction(r, options, params)] as const),
+        )
+      : [];
+  for (const [paging, prediction] of predictions)
+    process.stdout.write(`\n${paging}:\n${predictionText(prediction)}\n`);
   if (flags.json !== undefined) {
     // JSON has no infinity: a type that only shadow paging has gets null
     const rows = compareCounts(ept.exits, shadow.exits).map((r) => ({
       ...r,
       ratio: Number.isFinite(r.ratio) ? r.ratio : null,
     }));
-    writeWhole(flags.json, json({ ept: resultData(ept), shadow: resultData(shadow), rows }));
+    const predicted = options.guest === 'tiny' ? { predictions: Object.fromEntries(predictions) } : {};
+    writeWhole(flags.json, json({ ept: resultData(ept), shadow: resultData(shadow), rows, ...predicted }));
   }
   if (flags.csv !== undefined) writeWhole(flags.csv, compareCsv(ept.exits, shadow.exits));
   return statusOfBoth(statusOf(ept, flags.until), statusOf(shadow, flags.until));
