@@ -166,3 +166,39 @@ describe('reference engine and interpreter agree', () => {
     }
   });
 });
+
+describe('a loop that patches a block it is linked to', () => {
+  // mov ecx, 20; top: jmp next; next: add eax, 1; cmp ecx, 10; jne on; mov byte [rip+next+2], 5; on: dec ecx; jne top;
+  // nop
+  const code = Buffer.from(
+    `b914000000 eb00 83c001 83f90a 7507 c605f3ffffff05 ffc9 75eb 9090`.replace(/ /g, ''),
+    'hex',
+  );
+  const instructions = 1 + 20 * 6 + 1 - 1;
+  test.each(ENGINES)('%s runs the new bytes from the next time on, in slices of any size', (engine) => {
+    for (const slice of [1000, 1, 2, 3, 7]) {
+      const hw = machine(engine);
+      const { cpu, ram } = hw;
+      ram.writeBytes(CODE, code);
+      // its page may be written to
+      const pte = TABLES + 0x3000 + 8 * (CODE >> 12);
+      ram.write64(pte, ram.read64(pte) | 2n);
+      cpu.mmu.flushAll();
+      cpu.set64(S.rip, BigInt(CODE));
+      cpu.setGpr(0, 0n);
+      let done = 0;
+      while (cpu.rip < BigInt(CODE + code.length - 2)) {
+        cpu.set32(S.budget, Math.min(slice, instructions + 1 - done));
+        cpu.sliceBudget = cpu.get32(S.budget);
+        cpu.set32(S.leave, LEAVE.none);
+        const before = cpu.get32(S.budget);
+        hw.processor.engine.run();
+        done += before - cpu.get32(S.budget);
+        expect(cpu.get32(S.leave)).toBe(LEAVE.budget);
+        expect(done).toBeLessThanOrEqual(instructions + 1);
+      }
+      expect(cpu.gpr(0)).toBe(BigInt(11 + 5 * 9));
+      expect(done).toBeGreaterThanOrEqual(instructions);
+    }
+  });
+});

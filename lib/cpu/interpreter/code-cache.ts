@@ -2,8 +2,9 @@
  * Decoded code: blocks of records by host page and mode.
  *
  * A block is a straight run of instructions within one page; it is found through the page's table (record address by
- * offset). All blocks of a page are dropped together when decoded bytes of it are overwritten: their records are turned
- * into `stale` ones, so that a block that overwrites itself leaves right after the writing instruction. An instruction
+ * offset). Blocks whose bytes are overwritten are dropped: their records are turned into `stale` ones, so that a block
+ * that overwrites itself leaves right after the writing instruction, and the first into an `entry` one, so that links to
+ * it look the target up again. A page that is overwritten often is dropped as a whole: it holds data now. An instruction
  * that crosses into the next page is a block of its own behind a `crossing` record, which checks the second page.
  */
 import { isCanonical } from '../../base/bits.js';
@@ -22,6 +23,8 @@ interface Block {
   readonly first: number;
   readonly records: number;
   readonly offset: number;
+  /** Behind its last byte in the page. */
+  readonly end: number;
   readonly page: CodePage;
 }
 
@@ -32,9 +35,16 @@ interface CodePage {
   readonly blocks: Block[];
   /** One bit a byte that some decoded instruction covers. */
   readonly covered: Int32Array;
+  /** Writes that have hit blocks since the page was last dropped as a whole. */
+  hits: number;
   /** Crossing blocks of other pages whose second half is here. */
   readonly crossers: Block[];
 }
+
+/** A page that has been written to this often is dropped as a whole. */
+const HITS_LIMIT = 16;
+/** Bytes of a page in which the second half of an instruction can lie. */
+const CROSSING_BYTES = 14;
 
 /** Records for blocks that are cut short by the budget. */
 const SCRATCH = LAYOUT.records;
@@ -79,6 +89,7 @@ export class CodeCache {
         table: CODE_TABLES_AT + 16384 * this.#nextTable++,
         blocks: [],
         covered: new Int32Array(128),
+        hits: 0,
         crossers: [],
       };
       this.#pages.set(key, page);
@@ -106,25 +117,43 @@ export class CodeCache {
     for (let m = 0; m < 3; m++) {
       const p = this.#pages.get((page / 4096) * 4 + m);
       if (p === undefined) continue;
-      if (overlaps(p.covered, hpa - page, size)) this.#drop(p);
-      else if (p.blocks.length + p.crossers.length > 0) live = true;
+      if (overlaps(p.covered, hpa - page, size)) this.#overwritten(p, hpa - page, size);
+      if (p.blocks.length + p.crossers.length > 0) live = true;
     }
     if (!live) this.#cpu.ram.codePages[page / 4096] = 0;
   }
-  #drop(p: CodePage): void {
-    for (const b of p.blocks) this.#forget(b);
-    for (const b of p.crossers) this.#forget(b);
+  #overwritten(p: CodePage, from: number, size: number): void {
+    const all = ++p.hits > HITS_LIMIT;
+    const keep = (b: Block, at: number, end: number): boolean => {
+      if (!all && (end <= from || at >= from + size)) return true;
+      this.#forget(b);
+      return false;
+    };
+    const blocks = p.blocks.filter((b) => keep(b, b.offset, b.end));
+    const crossers = p.crossers.filter((b) => keep(b, 0, CROSSING_BYTES));
     p.blocks.length = 0;
     p.crossers.length = 0;
     p.covered.fill(0);
+    for (const b of blocks) {
+      p.blocks.push(b);
+      cover(p.covered, b.offset, b.end);
+    }
+    for (const b of crossers) {
+      p.crossers.push(b);
+      cover(p.covered, 0, CROSSING_BYTES);
+    }
+    if (all) p.hits = 0;
     // a cut-short copy may be running
     const { u32 } = this.#cpu.ram;
     for (let r = SCRATCH; r < FIRST_RECORD; r += RECORD_BYTES) u32[r >>> 2] = PSEUDO.stale;
   }
   #forget(b: Block): void {
     const { u32 } = this.#cpu.ram;
-    u32[(b.page.table >>> 2) + b.offset] = 0;
-    for (let i = 0, r = b.first; i < b.records; i++, r += RECORD_BYTES) u32[r >>> 2] = PSEUDO.stale;
+    const entry = (b.page.table >>> 2) + b.offset;
+    if (u32[entry] === b.first) u32[entry] = 0;
+    u32[b.first >>> 2] = PSEUDO.entry;
+    for (let i = 1, r = b.first + RECORD_BYTES; i < b.records; i++, r += RECORD_BYTES)
+      u32[r >>> 2] = PSEUDO.stale;
     this.counters.dropped++;
   }
   /** Drops one crossing block whose second page is mapped elsewhere now. */
@@ -205,8 +234,7 @@ export class CodeCache {
       this.#plain(record, PSEUDO.next, at === 4096 ? 4095 : at, at === 4096 ? 1 : 0, n);
       record += RECORD_BYTES;
     }
-    this.#install(page, first, record, offset, n);
-    cover(page.covered, offset, at);
+    this.#install(page, first, record, offset, at, n);
     this.#markCode(hpa);
     return first;
   }
@@ -248,21 +276,21 @@ export class CodeCache {
         end += RECORD_BYTES;
       }
     }
-    const block = this.#install(page, first, end, offset, 1);
-    cover(page.covered, offset, 4096);
+    const block = this.#install(page, first, end, offset, 4096, 1);
     const other = this.#page(second - (second % 4096), mode);
     other.crossers.push(block);
-    cover(other.covered, 0, Math.max(1, length - head));
+    cover(other.covered, 0, CROSSING_BYTES);
     this.#markCode(page.hpa);
     this.#markCode(other.hpa);
     return first;
   }
-  #install(page: CodePage, first: number, end: number, offset: number, count: number): Block {
+  #install(page: CodePage, first: number, end: number, offset: number, last: number, count: number): Block {
     const { u8, u32 } = this.#cpu.ram;
     for (let r = first; r < end; r += RECORD_BYTES) u8[r + R.count] = count;
     this.#nextRecord = end;
-    const block = { first, records: (end - first) / RECORD_BYTES, offset, page };
+    const block = { first, records: (end - first) / RECORD_BYTES, offset, end: last, page };
     page.blocks.push(block);
+    cover(page.covered, offset, last);
     this.#handlers.flush();
     u32[(page.table >>> 2) + offset] = first;
     this.counters.blocks++;

@@ -28,7 +28,16 @@ export interface Handler {
 }
 
 /** Handlers that are not instructions. */
-export const PSEUDO = { none: 0, next: 1, stop: 2, stale: 3, crossing: 4, undefined: 5, tooLong: 6 } as const;
+export const PSEUDO = {
+  none: 0,
+  next: 1,
+  stop: 2,
+  stale: 3,
+  crossing: 4,
+  undefined: 5,
+  tooLong: 6,
+  entry: 7,
+} as const;
 const FIRST_FREE = 8;
 
 const REP = { none: 0, rep: 1, repne: 2 } as const;
@@ -229,6 +238,7 @@ export class Handlers {
       (o) => o.call('crossing'),
       (o, b) => o.endSequential(b),
     );
+    add(PSEUDO.entry, (o) => o.enterAgain(), never);
     add(PSEUDO.undefined, (o) => o.fault(6), never);
     add(PSEUDO.tooLong, (o) => o.fault(13, 0), never);
   }

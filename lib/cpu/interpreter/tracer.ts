@@ -323,6 +323,15 @@ export class Tracer extends Values implements Ops<Node> {
       this.leaveHere(b, why);
     });
   }
+  /** Gives the block's instructions back and looks its address up again. */
+  enterAgain(): void {
+    this.t.do([], (b) => {
+      b.i32(0).i32(0).mem('i32.load', at(S.budget)).get(0).mem('i32.load8_u', R.count).op('i32.add');
+      b.mem('i32.store', at(S.budget));
+      this.#pushRip(b, () => this.#pushOffset(b));
+      b.call(this.#fn.dispatch).op('return');
+    });
+  }
   fault(vector: number, code = -1): void {
     this.t.do([], (b) => {
       noteRecord(b);
