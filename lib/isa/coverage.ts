@@ -53,8 +53,10 @@ const modelOf = (row: InsnRow): string => {
 export interface CoverageFacts {
   /** Names of the engines that execute a form, or `undefined` when it raises #UD by design. By form number. */
   readonly engines: ReadonlyMap<number, readonly string[] | undefined>;
-  /** Vectors that execute a form: how many of which file. By form number. */
+  /** Vectors that execute a form: how many in which mode. By form number. */
   readonly vectors: ReadonlyMap<number, ReadonlyMap<string, number>>;
+  /** Why a row is not run on hardware, by name. */
+  readonly notRun: (name: string) => string | undefined;
 }
 
 const percent = (n: number, of: number): string => `${n} of ${of}`;
@@ -64,13 +66,15 @@ export const coverageTable = (forms: readonly Form[], facts: CoverageFacts): str
   const rows = forms.map((form) => {
     const modes = MODES.filter((mode) => exampleOf(form, mode) !== undefined);
     const engines = facts.engines.get(form.number);
-    const vectors = [...(facts.vectors.get(form.number) ?? [])].map(([file, n]) => `${file} ${n}`);
+    const counts = [...(facts.vectors.get(form.number) ?? [])].sort((a, b) => (a[0] < b[0] ? 1 : -1));
+    const vectors = counts.map(([mode, n]) => `${mode}: ${n}`);
     return { form, modes, engines, vectors };
   });
   rows.sort((a, b) => {
     const key = (f: Form): string => `${f.row.feature ?? ''} ${f.row.name}`;
     return key(a.form) < key(b.form) ? -1 : key(a.form) > key(b.form) ? 1 : a.form.number - b.form.number;
   });
+  const user = rows.filter((r) => facts.notRun(r.form.row.name) === undefined);
   const executed = rows.filter((r) => (r.engines?.length ?? 0) > 0).length;
   const tested = rows.filter((r) => r.vectors.length > 0).length;
   const lines = rows.map(({ form, modes, engines, vectors }) => {
@@ -82,7 +86,7 @@ export const coverageTable = (forms: readonly Form[], facts: CoverageFacts): str
       modelOf(row),
       modes.join(' '),
       engines === undefined ? '#UD' : engines.join(', '),
-      vectors.join(', '),
+      vectors.length > 0 ? vectors.join(', ') : `none: ${facts.notRun(row.name) ?? 'not recorded'}`,
     ];
     return `| ${cells.join(' | ')} |`;
   });
@@ -91,12 +95,14 @@ export const coverageTable = (forms: readonly Form[], facts: CoverageFacts): str
 Written by \`npm run coverage\`; a test holds this file to the instruction rows. One line an instruction form, in the
 notation of \`rows.ts\`. *Model* is the first processor model whose CPUID advertises the feature (\`cpuid.ts\`); every model
 executes every form. *Decoded* are the code sizes in which the form has an encoding. *Executed* are the engines that
-ran it; \`#UD\` forms are undefined by design. *Vectors* are results recorded on hardware that both engines reproduce:
-\`integer\` (\`tests/hardware/integer.txt\`), \`fpu\` and \`extensions\` (\`data/vectors/\`), with their number.
+ran it; \`#UD\` forms are undefined by design. *Vectors* are results recorded on hardware that both engines reproduce
+(\`data/vectors/hardware.bin.gz\`), with their number in 64-bit and in compatibility mode (32); of privileged forms they are
+the faults of user code. Forms without say why they were not run.
 
 - forms: ${forms.length}
 - executed: ${percent(executed, forms.length)}
-- covered by hardware vectors: ${percent(tested, forms.length)}
+- covered by hardware vectors: ${percent(tested, forms.length)}; of those that the recording processor can run as user
+  code: ${percent(tested, user.length)}
 
 | Instruction | Form | Feature | Model | Decoded | Executed | Vectors |
 |---|---|---|---|---|---|---|

@@ -1,121 +1,231 @@
-/** Cases for the hardware vectors of the integer instructions, made from the forms with a seed. */
+/**
+ * Cases: single instructions of a form, and short sequences, in a state that suits them. Everything comes from a seed.
+ */
 import { type Random, seededRandom } from '../../lib/base/random.js';
 import type { Form } from '../../lib/isa/forms.js';
 import { FORMS } from '../../lib/isa/opcodes.js';
-import { GPR_NAMES } from '../../lib/isa/state.js';
-import { WINDOW } from './state.js';
+import type { Insn } from '../../lib/isa/rows.js';
+import { GPR } from '../../lib/isa/state.js';
+import { operandBytes } from './address.js';
+import { arrange } from './arrange.js';
+import { assemble, chooseAddress, chooseStack, type Encoded, point } from './assemble.js';
+import { AT, CODE } from './layout.js';
+import { flagMask, notRun, undefinedFlags } from './masks.js';
+import { CODE_AT, fillState, KINDS, type Kind } from './values.js';
+
+export type Mode = 64 | 32;
+export const MODES: readonly Mode[] = [64, 32];
+
+/** What the state of a form's cases holds; vectors repeat the choice by index. */
+export const kindOf = (form: Form, r: Random): Kind => {
+  const { name, unit, feature } = form.row;
+  if (/^(fxrstor|xrstor|fldenv|frstor|fxsave|xsave|xsaveopt|xsavec|fnsave|fnstenv)$/.test(name))
+    return 'image';
+  if (/^fb/.test(name)) return 'bcd';
+  if (/^pcmp.str/.test(name)) return 'text';
+  if (feature === 'bmi1' || feature === 'bmi2') return 'count';
+  if (unit === 'x87') return 'f80';
+  if (unit === 'sse') {
+    if (/ss$|ps$/.test(name)) return r.below(8) === 0 ? 'int' : 'f32';
+    if (/sd$|pd$/.test(name)) return r.below(8) === 0 ? 'int' : 'f64';
+    if (/ps|ss2/.test(name)) return 'f32';
+    if (/pd|sd2/.test(name)) return 'f64';
+  }
+  return 'int';
+};
+
+/** NOT AL: what a taken branch jumps over. */
+const FILLER = [0xf6, 0xd0];
+
+const branchDistance = (code: Encoded): { at: number; bytes: number } | undefined => {
+  const { insn } = code;
+  if (insn.operands[0]?.kind !== 'rel') return undefined;
+  const long =
+    code.bytes.length -
+    code.bytes.findIndex((b) => (b >= 0x70 && b < 0x80) || (b >= 0xe0 && b < 0xf0) || b === 0x0f);
+  const bytes = long === 2 ? 1 : insn.w === 16 ? 2 : 4;
+  return { at: code.bytes.length - bytes, bytes };
+};
+const setDistance = (code: Encoded, distance: number): void => {
+  const place = branchDistance(code);
+  if (place === undefined) return;
+  for (let i = 0; i < place.bytes; i++) code.bytes[place.at + i] = (distance >> (8 * i)) & 0xff;
+};
+
+/** Encodings that Linux or the processor of the recording do something else with; the reasons are in `masks.ts` terms. */
+const excluded = (insn: Insn, code: readonly number[]): boolean => {
+  const { name } = insn.row;
+  // AMD takes 66 before near branches of 64-bit mode for a 16-bit operand size (SDM volume 2, "CALL", "JMP", "Jcc")
+  if (insn.mode === 64 && code.includes(0x66) && /^(j|jmp|call|ret|loop|loope|loopne|jcxz)$/.test(name))
+    return true;
+  // … and ignores REX.W of far branches and far pointer loads (SDM volume 2, "JMP", "LDS/LES/LFS/LGS/LSS")
+  if (insn.mode === 64 && insn.w === 64 && (insn.rex & 8) !== 0) {
+    const op = insn.operands.at(-1);
+    if (op?.kind === 'mem' && op.bytes === 10 && /^(jmp|call|lfs|lgs|lss)$/.test(name)) return true;
+  }
+  // AMD has no register form of the prefetches; SDM volume 2, "Opcode Map": 0F 0D is a NOP there
+  if (name === 'prefetch' && insn.operands[0].kind === 'reg') return true;
+  if (name === 'shld' || name === 'shrd') {
+    // counts above the operand size leave the result undefined
+    const count = insn.operands[2];
+    return insn.w === 16 && (count.kind !== 'imm' || (count.value & 31n) > 16n);
+  }
+  return false;
+};
 
 export interface Case {
-  readonly code: readonly number[];
-  readonly seed: number;
-  readonly over: Readonly<Record<string, bigint>>;
+  /** The whole case, `AT.size` bytes. */
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  kind: Kind;
+  seed: number;
+  form: Form;
 }
-
-/** Families recorded: those without jumps, in 64-bit mode. */
-const FAMILIES =
-  /^(add|or|adc|sbb|and|sub|xor|cmp|test|not|neg|inc|dec|mov|movzx|movsx|movsxd|lea|xchg|bswap|movbe|cbw|cwd|cmpxchg|cmpxchg8b|cmpxchg16b|xadd|rol|ror|rcl|rcr|shl|shr|sar|shld|shrd|mul|imul|div|idiv|bt|bts|btr|btc|bsf|bsr|tzcnt|lzcnt|popcnt|adcx|adox|set|cmov|push|pop|enter|leave|movs|cmps|stos|lods|scas|lahf|sahf|clc|stc|cmc|cld|std|nop)$/;
-
-const isRecorded = (form: Form): boolean =>
-  FAMILIES.test(form.row.name) &&
-  form.row.modes !== 'no64' &&
-  form.row.ends !== true &&
-  !form.codes.some((c) => ['seg', 'cr', 'dr', 'xmm', 'mmx', 'far'].includes(c.kind) || c.from === 'moffs');
-
-const many = (name: string): number =>
-  /^(ro|rc|sh|sa|bt|mul|imul|div|idiv|adc|sbb|cmpxchg)/.test(name) ? 14 : 7;
-
-const sizeOf = (c: { readonly type: Form['codes'][number]['type'] }, w: number): number =>
-  c.type === 'b' || c.type === 'bs' ? 1 : c.type === 'w' ? 2 : c.type === 'v' ? w / 8 : w === 16 ? 2 : 4;
-
-const makeCase = (random: Random, form: Form, seed: number): Case => {
-  const over: Record<string, bigint> = {};
-  const code: number[] = [];
-  const below = (n: number): number => random.below(n);
-  const w66 = form.prefix !== '66' && below(4) === 0;
-  if (w66) code.push(0x66);
-  if (form.prefix === '66' || form.prefix[0] === 'f') code.push(Number.parseInt(form.prefix, 16));
-  if (form.row.string !== undefined && below(2) === 0) {
-    code.push(0xf2 + below(2));
-    over['rcx'] = BigInt(below(4));
-    if (below(3) === 0) over['flags'] = 0x400n;
-  }
-  let rex = below(2) === 0 ? 0 : 0x40 | (below(2) << 3) | below(8);
-  if (form.rexW === 1) rex |= 0x48;
-  // stack operands stay 64 bits wide, so that the stack keeps inside the window
-  const memory = form.modrm && form.mod !== 'reg' && (form.mod === 'mem' || below(2) === 0);
-  let modrm = 0;
-  let base = 0;
-  let disp = 0;
-  if (form.modrm) {
-    const reg = form.digit >= 0 ? form.digit : below(8);
-    if (memory) {
-      do base = below(8);
-      while (base === 4 || (form.row.string !== undefined && base === 1));
-      disp = (below(5) - 2) * 8;
-      modrm = 0x40 | (reg << 3) | base;
-      over[GPR_NAMES[base | ((rex & 1) << 3)]] = WINDOW + 64n;
-    } else modrm = 0xc0 | (reg << 3) | below(8);
-    if (form.exact >= 0) modrm = form.exact;
-  }
-  if (rex !== 0) code.push(rex);
-  if (form.map > 0) code.push(0x0f);
-  if (form.map > 1) code.push(form.map === 2 ? 0x38 : 0x3a);
-  code.push(form.opcode + below(form.plus === 'none' ? 1 : form.plus === 'r' ? 8 : 16));
-  if (form.modrm) code.push(modrm);
-  if (memory) code.push(disp & 0xff);
-  const w = (rex & 8) !== 0 ? 64 : w66 ? 16 : 32;
-  for (const c of form.codes) {
-    if (c.from !== 'immediate') continue;
-    const edge = below(3) === 0 ? [0, 1, 0x7f, 0x80, 0xff][below(5)] : -1;
-    for (let i = 0; i < sizeOf(c, w); i++)
-      code.push(edge >= 0 ? (i === 0 ? edge : edge === 0xff ? 0xff : 0) : below(256));
-  }
-  // a frame inside the window, or one whose end is not mapped
-  if (form.row.name === 'enter') code.splice(-3, 3, below(16), below(4) === 0 ? 0x80 : 0, below(4));
-  // beyond 16, the result of a 16-bit double shift is undefined
-  if (/^sh[lr]d$/.test(form.row.name) && w66) {
-    if (form.codes[2].from === 'immediate') code[code.length - 1] &= 15;
-    else over['rcx'] ??= BigInt(below(17));
-  }
-  arrange(random, form, over, { modrm, rex, memory, base });
-  return { code, seed, over };
+export const newCase = (): Case => {
+  const bytes = new Uint8Array(AT.size);
+  return { bytes, view: new DataView(bytes.buffer), kind: 'int', seed: 0, form: FORMS[0] };
 };
 
-/** Registers for which random values would only fault. */
-const arrange = (
-  random: Random,
-  form: Form,
-  over: Record<string, bigint>,
-  at: { readonly modrm: number; readonly rex: number; readonly memory: boolean; readonly base: number },
-): void => {
-  const below = (n: number): number => random.below(n);
-  const { name } = form.row;
-  const reg = GPR_NAMES[((at.modrm >> 3) & 7) | ((at.rex & 4) << 1)];
-  if (form.row.string !== undefined) {
-    over['rsi'] = WINDOW + 40n;
-    over['rdi'] = WINDOW + 72n;
-  }
-  if (/^bt/.test(name) && at.memory && form.digit < 0 && over[reg] === undefined) {
-    over[reg] = BigInt.asUintN(64, BigInt(below(256) - 128));
-  }
-  if (/^i?div$/.test(name) && below(4) > 0) {
-    over['rdx'] ??= BigInt(below(3));
-    over['rax'] ??= BigInt(random.u32() >>> below(32));
-  }
-  if (/^(ro|rc|sh|sa)/.test(name) && form.codes.some((c) => c.code === 'CL')) {
-    over['rcx'] ??= BigInt([0, 1, 2, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, below(256)][below(14)]);
-  }
-  if (name === 'leave' || name === 'enter') over['rbp'] = WINDOW + 80n;
+const putCode = (c: Case, bytes: readonly number[]): void => {
+  c.bytes[AT.length] = bytes.length;
+  c.bytes.set(bytes, AT.code);
 };
 
-/** Every case, in an order that depends on the forms. */
-export const integerCases = (): readonly Case[] => {
-  const random = seededRandom(2024);
-  const list: Case[] = [];
-  for (const form of FORMS) {
-    if (!isRecorded(form)) continue;
-    const n = many(form.row.name) * (form.plus === 'cc' ? 5 : 1);
-    for (let i = 0; i < n; i++) list.push(makeCase(random, form, list.length + 1));
+/** Makes `c` a case of one instruction; false when the form has no encoding in the mode. */
+export const single = (c: Case, form: Form, mode: Mode, seed: number): boolean => {
+  const r = seededRandom(seed);
+  c.kind = kindOf(form, r);
+  c.seed = r.u32();
+  c.form = form;
+  let code: Encoded | undefined;
+  for (let n = 0; n < 8 && code === undefined; n++) {
+    const found = assemble(r, form, mode);
+    if (found === undefined) return false;
+    if (!excluded(found.insn, found.bytes)) code = found;
   }
-  return list;
+  if (code === undefined) return false;
+  const { view } = c;
+  fillState(c.bytes, c.kind, c.seed, mode);
+  // now and then the code ends with its page, behind which nothing is mapped
+  const length = code.bytes.length;
+  const edge = r.below(100) === 0;
+  const rip = edge ? CODE + 0x1000 - 1 - r.below(length) : CODE_AT;
+  view.setUint32(AT.rip, rip, true);
+  view.setUint32(AT.gpr + 8 * GPR.rsp, chooseStack(r), true);
+  view.setUint32(AT.gpr + 8 * GPR.rsp + 4, 0, true);
+  const size = operandBytes(code.insn);
+  let at: bigint | undefined;
+  if (code.insn.mem !== undefined && code.insn.row.name !== 'lea') {
+    let target = chooseAddress(r, size, form.row.name === 'clflush');
+    if (mode === 32) target = BigInt.asUintN(32, target);
+    at = point(view, code, 0, target, false);
+  }
+  const jumps = code.insn.operands[0]?.kind === 'rel' || /^(jmp|call|ret|iret)$/.test(form.row.name);
+  const next = rip + length;
+  if (jumps) setDistance(code, FILLER.length);
+  const target = next + FILLER.length;
+  if (code.insn.operands[0]?.kind === 'far') {
+    const far = code.bytes.length - (code.insn.w === 16 ? 4 : 6);
+    const values = [BigInt(target), BigInt(r.below(5) > 0 ? 0x23 : [0, 3, 0x2b, 0x10, 0x83][r.below(5)])];
+    const offsetBytes = code.insn.w / 8;
+    for (let i = 0; i < offsetBytes; i++) code.bytes[far + i] = Number((values[0] >> BigInt(8 * i)) & 0xffn);
+    for (let i = 0; i < 2; i++)
+      code.bytes[far + offsetBytes + i] = Number((values[1] >> BigInt(8 * i)) & 0xffn);
+  }
+  arrange({ r, view, code, at, next, target, mode }, c.kind);
+  putCode(c, jumps && !edge ? [...code.bytes, ...FILLER] : code.bytes);
+  return true;
 };
+
+/** Rows that sequences leave out: what they store or need is known only for a case of their own. */
+const ALONE =
+  /^(fnstenv|fnsave|fldenv|frstor|fxsave|fxrstor|xsave.*|xrstor|popf|iret|ret|jmp|call|loop.*|jcxz|int|f2xm1|fyl2x|fyl2xp1|fptan|fpatan|fsincos|fsin|fcos|rcp.*|rsqrt.*|cpuid|rdtsc|rdtscp|rdpmc|xgetbv|rdrand|rdseed|rdpid|cvt.*pi.*|enter|ins|outs|l[defgs]s|lss|wr[fg]sbase)$/;
+const READS_FLAGS =
+  /^(adc|sbb|rcl|rcr|cmc|lahf|pushf|adcx|adox|fcmov.*|cmov|set|j|salc|loope|loopne|aaa|aas|daa|das|into)$/;
+const COMPARES = /^f(u?com|icom|tst)/;
+/** Flags are written for some counts only. */
+const MAY_KEEP = /^(sh|sa|ro|rc|cmps|scas|bsf|bsr|cmpxchg8b|cmpxchg16b)/;
+
+const SEQUENCE_FORMS: readonly Form[] = FORMS.filter(
+  (f) =>
+    !ALONE.test(f.row.name) &&
+    notRun(f.row.name) === undefined &&
+    f.row.cpl !== 0 &&
+    !f.codes.some((c) => ['seg', 'cr', 'dr', 'far'].includes(c.kind)) &&
+    !(f.row.ends === true && f.row.name !== 'j'),
+);
+/** Sequences keep to one kind of data, and mix it with integers. */
+const formsOf = (kind: Kind): readonly Form[] =>
+  SEQUENCE_FORMS.filter((f) => kindOf(f, seededRandom(1)) === kind || kindOf(f, seededRandom(1)) === 'int');
+const BY_KIND = new Map(KINDS.map((k) => [k, formsOf(k)] as const));
+const SEQUENCE_KINDS: readonly Kind[] = ['int', 'int', 'count', 'f32', 'f64', 'f80', 'f80', 'text', 'bcd'];
+
+/** Makes `c` a sequence of two to six instructions with forward branches between them. */
+export const sequence = (c: Case, mode: Mode, seed: number): void => {
+  const r = seededRandom(seed);
+  c.kind = SEQUENCE_KINDS[r.below(SEQUENCE_KINDS.length)];
+  c.seed = r.u32();
+  fillState(c.bytes, c.kind, c.seed, mode);
+  const { view } = c;
+  view.setUint32(AT.gpr + 8 * GPR.rsp, chooseStack(r), true);
+  view.setUint32(AT.gpr + 8 * GPR.rsp + 4, 0, true);
+  const bases = [[GPR.rbx, GPR.rbp], [GPR.rsi, GPR.rdi], mode === 64 ? [13, 8] : [GPR.rdx, GPR.rbx]][
+    r.below(3)
+  ];
+  for (const b of [...bases, GPR.rsi, GPR.rdi])
+    view.setBigUint64(AT.gpr + 8 * b, chooseAddress(r, 32, true), true);
+  view.setBigUint64(AT.gpr + 8 * GPR.rcx, BigInt(r.below(10)), true);
+  const forms = BY_KIND.get(c.kind) ?? SEQUENCE_FORMS;
+  const special = forms.filter(() => true);
+  const wanted = 2 + r.below(5);
+  const bytes: number[] = [];
+  const starts: number[] = [];
+  const branches: { code: Encoded; at: number }[] = [];
+  let undefinedNow = 0;
+  let compared = false;
+  for (let n = 0, tries = 0; n < wanted && tries < 40; tries++) {
+    const form = special[r.below(special.length)];
+    const code = assemble(r, form, mode, bases);
+    if (code === undefined || excluded(code.insn, code.bytes)) continue;
+    const { insn } = code;
+    if (undefinedNow !== 0 && READS_FLAGS.test(form.row.name)) continue;
+    // what comparisons leave in C1, and flags with an invalid operation unmasked, is masked at the end only
+    if (COMPARES.test(form.row.name)) {
+      if ((c.bytes[0] & 1) === 0) continue;
+      compared = true;
+    }
+    if (compared && form.row.name.startsWith('fnstsw')) continue;
+    if (/^sh[lr]d$/.test(form.row.name) && insn.w === 16) continue;
+    if (bytes.length + code.bytes.length > 60) break;
+    if (insn.mem !== undefined && form.row.name !== 'lea')
+      point(view, code, bytes.length, BigInt.asUintN(mode, chooseAddress(r, operandBytes(insn), true)), true);
+    const u = undefinedFlags(insn);
+    if (!MAY_KEEP.test(form.row.name)) undefinedNow &= ~flagMask(form.row.flags?.w);
+    undefinedNow |= u;
+    if (insn.operands[0]?.kind === 'rel') branches.push({ code, at: bytes.length });
+    starts.push(bytes.length);
+    bytes.push(...code.bytes);
+    c.form = form;
+    n++;
+  }
+  for (const { code, at } of branches) {
+    const next = at + code.bytes.length;
+    const later = [...starts.filter((s) => s >= next), bytes.length];
+    setDistance(code, later[r.below(later.length)] - next);
+    for (let i = 0; i < code.bytes.length; i++) bytes[at + i] = code.bytes[i];
+  }
+  putCode(c, bytes);
+};
+
+/** Undefined flags at the end of a sequence, or of the instruction. */
+export const undefinedAtEnd = (insns: readonly (readonly [number, Insn])[]): number => {
+  let mask = 0;
+  for (const [, insn] of insns) {
+    if (!MAY_KEEP.test(insn.row.name) && insns.length === 1) mask = 0;
+    mask |= undefinedFlags(insn);
+  }
+  return mask;
+};
+
+/** Forms that user code can execute and the hardware vectors cover. */
+export const RUN_FORMS: readonly Form[] = FORMS.filter((f) => notRun(f.row.name) === undefined);

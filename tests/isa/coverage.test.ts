@@ -8,32 +8,25 @@ import type { Form } from '../../lib/isa/forms.js';
 import { VMX_ROWS } from '../../lib/isa/insns/vmx.js';
 import { FORMS } from '../../lib/isa/opcodes.js';
 import { CR4, S } from '../../lib/isa/state.js';
-import { decodeVectors as decodeExtensions } from '../cpu/extensions/vectors.js';
-import { decodeVectors as decodeFpu } from '../cpu/fpu/vectors.js';
 import { ENGINES, enter32, enter64, makeFlat, useEngine } from '../cpu/system/flat.js';
-import { parseVector } from '../hardware/state.js';
+import { notRun } from '../hardware/masks.js';
+import { decodeVectors } from '../hardware/vectors.js';
 
 /** Forms that raise #UD on this processor: never defined, or of features that it does not offer. */
 const UNDEFINED = /^(ud0|ud1|ud2|rsm|monitor|mwait)$/;
 
 const file = (path: string): Buffer => readFileSync(new URL(`../../${path}`, import.meta.url));
 
-/** Vectors by form number and file. */
+/** Vectors by form number and mode. */
 const vectorsByForm = (): Map<number, Map<string, number>> => {
   const found = new Map<number, Map<string, number>>();
-  const note = (name: string, code: Uint8Array): void => {
-    const insn = decode(code, 0, code.length, 64);
-    if (typeof insn === 'string') throw new Error(`vector of ${name}: ${code.join(' ')} is ${insn}`);
+  for (const { code, mode } of decodeVectors(file('data/vectors/hardware.bin.gz')).vectors) {
+    const insn = decode(code, 0, code.length, mode);
+    if (typeof insn === 'string') throw new Error(`vector ${code.join(' ')} is ${insn}`);
     const counts = found.get(insn.form) ?? new Map<string, number>();
-    counts.set(name, (counts.get(name) ?? 0) + 1);
+    counts.set(String(mode), (counts.get(String(mode)) ?? 0) + 1);
     found.set(insn.form, counts);
-  };
-  for (const line of file('tests/hardware/integer.txt').toString().trim().split('\n'))
-    if (!line.startsWith('#')) note('integer', parseVector(line).code);
-  for (const { given } of decodeFpu(file('data/vectors/fpu.bin.gz')).cases)
-    note('fpu', given.subarray(673, 673 + given[672]));
-  for (const { code } of decodeExtensions(file('data/vectors/extensions.bin.gz')).vectors)
-    note('extensions', code);
+  }
   return found;
 };
 
@@ -79,7 +72,13 @@ test('every form has an encoding', () => {
   expect(without.map((f) => f.text)).toEqual([]);
 });
 
+test('every form that user code can run has vectors', () => {
+  const vectors = vectorsByForm();
+  const without = FORMS.filter((f) => !vectors.has(f.number) && notRun(f.row.name) === undefined);
+  expect(without.map((f) => `${f.row.name} ${f.text}`)).toEqual([]);
+});
+
 test('COVERAGE.md is up to date (npm run coverage)', async () => {
-  const table = coverageTable(FORMS, { engines, vectors: vectorsByForm() });
+  const table = coverageTable(FORMS, { engines, vectors: vectorsByForm(), notRun });
   await expect(table).toMatchFileSnapshot('../../lib/isa/COVERAGE.md');
 });

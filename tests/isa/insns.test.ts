@@ -4,8 +4,16 @@
  */
 import { describe, expect, test } from 'vitest';
 import { FLAG, GPR_NAMES } from '../../lib/isa/state.js';
-import { type MachineState, WINDOW, WINDOW_BYTES } from '../hardware/state.js';
-import { interpreterMachine, type Mode, type Ran, RIP, runOne } from './machine.js';
+import {
+  interpreterMachine,
+  type MachineState,
+  type Mode,
+  type Ran,
+  RIP,
+  runOne,
+  WINDOW,
+  WINDOW_BYTES,
+} from './machine.js';
 
 const W = WINDOW;
 type Values = Readonly<Record<string, bigint | number>>;

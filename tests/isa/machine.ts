@@ -10,10 +10,18 @@ import type { Insn } from '../../lib/isa/rows.js';
 import { ARITHMETIC_FLAGS, LEAVE, S, SEG } from '../../lib/isa/state.js';
 import { LEFT } from '../../lib/memory/access.js';
 import { HELPERS } from '../../lib/vmx/hardware.js';
-import { type MachineState, WINDOW, WINDOW_BYTES } from '../hardware/state.js';
 import { Bench, P, U, W } from '../memory/fixture.js';
 
 export type Mode = 16 | 32 | 64;
+
+/** The window of memory, at the end of a page. */
+export const WINDOW = 0x1000_0f80n;
+export const WINDOW_BYTES = 128;
+export interface MachineState {
+  readonly gpr: bigint[];
+  flags: number;
+  readonly memory: Uint8Array;
+}
 export const RIP = 0x40_0000n;
 
 export const decoded = (code: Uint8Array, mode: Mode): Insn => {
@@ -77,6 +85,7 @@ export const runOne = (code: Uint8Array, before: MachineState, mode: Mode = 64):
       },
     },
     helper: (name) => {
+      if (name === 'probeStack') return inside(state.get64(S.arg), state.get32(S.arg + 8));
       throw new InvariantError(`no helper ${name} here`);
     },
     segment: (_seg, offset) => offset,

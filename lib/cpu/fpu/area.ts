@@ -9,7 +9,7 @@ import { CR0, CR4, S, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper } from '../helpers.js';
 import { instructionInfo } from '../system/instruction-info.js';
-import { loadImage, openImage, storeImage } from './image.js';
+import { loadImage, ofStack, openImage, storeImage } from './image.js';
 import { MXCSR_MASK, MXCSR_RESET } from './sse-status.js';
 import { initX87, setControl } from './x87-env.js';
 import { seOf, setRegister, sigOf, top } from './x87-state.js';
@@ -72,10 +72,15 @@ const restoreXmm = (cpu: Cpu, image: Uint8Array): void => {
   cpu.ram.u8.set(image.subarray(160, 160 + 16 * vectors(cpu)), cpu.at + S.xmm);
 };
 
+/** #GP(0), unless the address is not canonical either. */
+const misaligned = (cpu: Cpu): false => {
+  cpu.gp();
+  return ofStack(cpu, cpu.arg64(0));
+};
 /** Alignment and CR0 checks. Arguments of all: linear address, operand size. */
 const legacyCheck = (cpu: Cpu): boolean => {
   if ((cpu.get32(S.cr0) & (CR0.em | CR0.ts)) !== 0) return cpu.fault(VECTOR.nm);
-  return (cpu.arg64(0) & 15n) !== 0n ? cpu.gp() : true;
+  return (cpu.arg64(0) & 15n) !== 0n ? misaligned(cpu) : true;
 };
 
 const fxsave: Helper = (cpu) => {

@@ -2,10 +2,19 @@
  * Memory images of helpers: runs of bytes that may cross a page, read or written as a whole or not at all.
  */
 import { u64 } from '../../base/bits.js';
+import { SEG, VECTOR } from '../../isa/state.js';
 import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
+import { currentInstruction } from '../system/instruction-info.js';
+import { canonical } from '../system/memory.js';
 
 const PAGE = 4096n;
+
+/** A non-canonical address of an operand in the stack segment is #SS(0) and not #GP(0). Always false. */
+export const ofStack = (cpu: Cpu, linear: bigint): false => {
+  const through = !canonical(linear) && currentInstruction(cpu)?.mem?.seg === SEG.ss;
+  return through ? cpu.fault(VECTOR.ss, 0) : false;
+};
 
 /** Linear-memory addresses of the (at most two) pieces of a run that is shorter than a page; false with a fault recorded. */
 const pieces = (
@@ -20,7 +29,7 @@ const pieces = (
     const at = u64(linear + BigInt(done));
     const n = done === 0 ? first : size - done;
     const p = cpu.mmu.access(Number(at & 0xffff_ffffn) | 0, Number(at >> 32n) | 0, n, kind);
-    if (p === LEFT) return false;
+    if (p === LEFT) return ofStack(cpu, at);
     found.push([p >>> 0, n]);
   }
   return found;

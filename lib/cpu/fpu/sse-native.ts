@@ -94,7 +94,10 @@ export const native64 = (
       inexact = true;
       break;
     default:
-      if (a === 0 && b === 0) return b;
+      if (a === 0 && b === 0) {
+        native.inexact = false;
+        return b;
+      }
       break;
   }
   if (inexact && !mayRound) return undefined;
@@ -128,7 +131,10 @@ export const native32 = (op: Op, a: number, b: number, mayRound: boolean): numbe
       inexact = r * r !== b;
       break;
     default:
-      if (a === 0 && b === 0) return b;
+      if (a === 0 && b === 0) {
+        native.inexact = false;
+        return b;
+      }
       break;
   }
   if (inexact && !mayRound) return undefined;

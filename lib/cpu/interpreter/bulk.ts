@@ -68,7 +68,10 @@ const fill = (cpu: Cpu, to: number, n: number, size: number): void => {
   const hi = cpu.u32[(cpu.at >>> 2) + 1];
   if (size === 1) ram.u8.fill(lo & 0xff, to, to + n);
   else if (to % size !== 0) {
-    for (let i = 0; i < n * size; i++) ram.u8[to + i] = ((i % size < 4 ? lo : hi) >>> (8 * (i % 4))) & 0xff;
+    for (let i = 0; i < n * size; i++) {
+      const byte = i % size;
+      ram.u8[to + i] = ((byte < 4 ? lo : hi) >>> (8 * (byte % 4))) & 0xff;
+    }
   } else if (size === 2) ram.u16.fill(lo & 0xffff, to >>> 1, (to >>> 1) + n);
   else if (size === 4 || lo === hi) ram.u32.fill(lo, to >>> 2, (to >>> 2) + (n * size) / 4);
   else ram.u64.fill(cpu.gpr(GPR.rax), to / 8, to / 8 + n);

@@ -130,7 +130,8 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
         cpu.gp(0);
         return LEFT;
       }
-      mmu.stackAccess = (word & STACK_ACCESS) !== 0;
+      // an operand based on RSP or RBP may come here through its linear address alone
+      mmu.stackAccess = (word & STACK_ACCESS) !== 0 || u8[u32[RECORD] + R.segment] === SEG.ss;
       const pointer = mmu.access(lo, hi, size, (word >>> 8) & 3);
       mmu.stackAccess = false;
       return pointer;

@@ -256,25 +256,29 @@ export class Tracer extends Values implements Ops<Node> {
         push(b, c);
         b.if();
       }
-      this.#follow(b, R.taken, () => b.get(0).mem('i64.load32_s', R.disp));
+      const short = this.mode !== 64 && this.w === 16;
+      this.#follow(b, R.taken, short, () => b.get(0).mem('i64.load32_s', R.disp));
       if (c !== undefined) b.op('end');
     });
   }
   /** Goes on with the next instruction through its link: the end of a block without a jump, and branches not taken. */
   fallThrough(): void {
     this.t.do([], (b) => {
-      this.#follow(b, R.next, () => {
+      this.#follow(b, R.next, false, () => {
         this.#pushNextOffset(b);
         b.op('i64.extend_i32_u');
       });
     });
   }
-  /** Enters the linked block, or looks the target up and links it when it lies in this page. */
-  #follow(b: Body, link: number, pushOffset: () => void): void {
+  /**
+   * Enters the linked block, or looks the target up and links it when it lies in this page.
+   * @param short a 16-bit operand size cuts the target; it is then not linked
+   */
+  #follow(b: Body, link: number, short: boolean, pushOffset: () => void): void {
     const next = b.local(I32);
     const budget = b.local(I32);
     const offset = b.local(I64);
-    const linkable = this.mode === 64 || this.w === 32;
+    const linkable = !short;
     if (linkable) {
       b.get(0).mem('i32.load', link).tee(next).if();
       b.i32(0)
@@ -294,7 +298,7 @@ export class Tracer extends Values implements Ops<Node> {
     pushOffset();
     b.set(offset);
     this.#pushRip(b, () => b.get(offset));
-    if (this.mode !== 64 && this.w === 16) b.i64(0xffffn).op('i64.and');
+    if (short) b.i64(0xffffn).op('i64.and');
     b.call(this.#fn.dispatch).tee(next);
     if (linkable) {
       b.op('i32.eqz').i32(1).op('i32.xor').get(offset).i64(4096n).op('i64.lt_u').op('i32.and').if();

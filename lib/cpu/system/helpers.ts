@@ -11,6 +11,7 @@ import { IO_HELPERS } from './io.js';
 import { IRET_HELPERS } from './iret.js';
 import { MSR_HELPERS } from './msrs.js';
 import { SEGMENT_HELPERS } from './segments.js';
+import { STACK_HELPERS } from './stack.js';
 import { SYSCALL_HELPERS } from './syscalls.js';
 import { VERIFY_HELPERS } from './verify.js';
 import { VMX_INSTRUCTION_HELPERS } from './vmx-instructions.js';
@@ -27,6 +28,7 @@ export const SYSTEM_HELPERS: HelperTable = {
   ...IRET_HELPERS,
   ...MSR_HELPERS,
   ...SEGMENT_HELPERS,
+  ...STACK_HELPERS,
   ...SYSCALL_HELPERS,
   ...VERIFY_HELPERS,
   ...VMX_INSTRUCTION_HELPERS,

@@ -5,8 +5,10 @@
  * or a delivery that faults has changed no register. SDM volume 1, "Stacks".
  */
 import { S, SEG, VECTOR } from '../../isa/state.js';
+import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
-import { canonical, type Privilege, probeWrite, readLinear, writeLinear } from './memory.js';
+import type { Helper, HelperTable } from '../helpers.js';
+import { canonical, high, low, type Privilege, probeWrite, readLinear, writeLinear } from './memory.js';
 import {
   AR,
   attrOf,
@@ -142,3 +144,16 @@ export const pushAll = (cpu: Cpu, stack: Stack, values: readonly bigint[], size:
 export const setStackPointer = (cpu: Cpu, size: 16 | 32 | 64, sp: bigint): void => {
   cpu.setGpr(4, size === 16 ? (cpu.gpr(4) & ~0xffffn) | (sp & 0xffffn) : sp & mask(size));
 };
+
+/**
+ * ENTER: a write at the final stack pointer must be possible. Arguments: linear address, bytes.
+ * SDM volume 2, "ENTER": #PF and #SS if a write using the final value of the stack pointer would cause one.
+ */
+const probeStack: Helper = (cpu) => {
+  const at = cpu.arg64(0);
+  cpu.mmu.stackAccess = true;
+  const place = cpu.mmu.access(low(at), high(at), cpu.arg32(1), ACCESS.rmw);
+  cpu.mmu.stackAccess = false;
+  return place !== LEFT;
+};
+export const STACK_HELPERS: HelperTable = { probeStack };

@@ -109,9 +109,9 @@ const gather =
 const fromMmx =
   (helper: string, results: 1 | 2, touches: 'always' | 'register'): Sem =>
   (o, d, s) => {
-    const v = s.read();
     const touch = touches === 'always' || s.kind !== 'mem';
     if (touch) o.call('checkMmx');
+    const v = s.read();
     const r = o.call(helper, [v], results);
     if (touch) o.call('mmxTouch');
     d.write(results === 2 ? vector(o, r[0], r[1]) : o.withLane(d.read(), 64, 0, r[0]));
@@ -119,8 +119,8 @@ const fromMmx =
 const toMmx =
   (helper: string, source: 64 | 128): Sem =>
   (o, d, s) => {
-    const args = source === 64 ? [s.read(64)] : parts(o, s.read());
     o.call('checkMmx');
+    const args = source === 64 ? [s.read(64)] : parts(o, s.read());
     o.call('mmxWrite', [d.index(), o.call(helper, args, 1)[0]]);
   };
 

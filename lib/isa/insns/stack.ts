@@ -104,7 +104,7 @@ const enter: Sem = (o, size, level) => {
   o.when(o.nez(n), () => stack.write(copied, 0, asOperand(newFrame), o.w));
   const final = stack.offset(o.sub(copied, o.zext(size.read(), sw)), 0);
   // the new top of the stack must be writable
-  stack.write(final, 0, stack.read(final, 0, o.w), o.w);
+  o.call('probeStack', [o.linear(SEG.ss, final, bytes, 'write'), o.imm(bytes, 32)]);
   stack.setPointer(final);
   o.setReg(5, asOperand(newFrame));
 };

@@ -97,9 +97,11 @@ const arpl: Sem = (o, d, s) => {
   const virtual = o.bit(o.state(S.eflags, 32), position(FLAG.vm));
   o.when(o.or(real, virtual), () => o.fault(VECTOR.ud));
   const rpl = o.and(s.read(), o.imm(3, 16));
-  const raised = (old: typeof rpl): typeof rpl => o.ltu(o.and(old, o.imm(3, 16)), rpl);
-  const old = d.rmw((v) => o.select(raised(v), o.or(o.and(v, o.imm(0xfffc, 16)), rpl), v));
-  o.flags.set({ zf: raised(old) });
+  // only a selector that changes is written
+  const old = d.read();
+  const raised = o.ltu(o.and(old, o.imm(3, 16)), rpl);
+  o.when(raised, () => d.write(o.or(o.and(old, o.imm(0xfffc, 16)), rpl)));
+  o.flags.set({ zf: raised });
 };
 
 const pushSegment: Sem = (o, seg) => o.push(o.zext(seg.read(16), o.w));
