@@ -194,6 +194,20 @@ export const MASKS: readonly Mask[] = [
     hide: (s) => s.hide(0, AT.size),
   },
   {
+    rows: /^movsxd$/,
+    when: (s) => trapped(s) && s.insn.w === 16,
+    sdm: 'Volume 2, "MOVSX/MOVSXD"',
+    says: 'With a 16-bit operand size a word is read; AMD reads a doubleword.',
+    hide: (s) => s.hide(0, AT.size),
+  },
+  {
+    rows: /^ud[01]$/,
+    when: (s) => s.actual.getInt32(AT.vector, true) === 14,
+    sdm: 'Volume 2, "UD—Undefined Instruction"',
+    says: 'Some processors decode UD0 without ModRM, and so do not fetch it.',
+    hide: (s) => s.hide(AT.vector, 16),
+  },
+  {
     rows: /^(f2xm1|fyl2xp1)$/,
     when: (s) => (s.given.getUint16(40, true) & 0x7fff) >= (s.insn.row.name === 'f2xm1' ? 0x3fff : 0x3ffd),
     sdm: 'Volume 2, "F2XM1", "FYL2XP1"',
