@@ -64,11 +64,76 @@ const columnsOf = (form: Form, keepsB: boolean): readonly number[] => {
   return columns;
 };
 
-interface Cell {
-  readonly modrm: boolean;
-  readonly forms: Int16Array;
-  readonly ranks: Int8Array;
+const rankOf = (form: Form): number =>
+  (form.prefix === 'any' ? 0 : 8) +
+  (form.rexW === 'any' ? 0 : 4) +
+  (form.exact >= 0 ? 2 : 0) +
+  (form.plus === 'r' ? 0 : 1);
+
+const collision = (form: Form, other: Form): InvariantError =>
+  new InvariantError(`'${form.text}' of ${form.row.name} collides with '${other.text}' of ${other.row.name}`);
+
+/** What an encoding stands for, when it may be any of `candidates`: one form for all ModRM bytes, or one by ModRM byte. */
+const select = (forms: readonly Form[], candidates: readonly number[]): number | Int16Array => {
+  const modrm = forms[candidates[0]].modrm;
+  if (candidates.length === 1 && !modrm) return candidates[0];
+  const chosen = new Int16Array(256).fill(NO_FORM);
+  const ranks = new Int8Array(256);
+  for (const number of candidates) {
+    const form = forms[number];
+    if (form.modrm !== modrm)
+      throw new InvariantError(
+        `'${form.text}' of ${form.row.name}: other forms of the opcode disagree about ModRM`,
+      );
+    const rank = rankOf(form);
+    for (const m of modrmCells(form)) {
+      const there = chosen[m];
+      if (there >= 0 && ranks[m] === rank) throw collision(form, forms[there]);
+      if (there >= 0 && ranks[m] > rank) continue;
+      chosen[m] = number;
+      ranks[m] = rank;
+    }
+  }
+  return chosen.every((f) => f === chosen[0]) ? chosen[0] : chosen;
+};
+
+/** The forms that an encoding may be, in the order of the rows: most encodings of an opcode share one such list. */
+interface Candidates {
+  readonly forms: readonly number[];
+  /** The list with one more form. */
+  readonly more: Map<number, Candidates>;
+  /** Its entry in the maps, once chosen. */
+  entry: number;
 }
+const candidates = (forms: readonly number[]): Candidates => ({ forms, more: new Map(), entry: NO_FORM });
+
+/** Which forms each encoding may be, by `entryIndex`. */
+const candidatesByEntry = (forms: readonly Form[]): readonly (Candidates | undefined)[] => {
+  const plusR = new Set<number>();
+  for (const form of forms) {
+    if (form.plus === 'r') for (const op of opcodesOf(form)) plusR.add((mapOf(form) << 8) | op);
+  }
+  const none = candidates([]);
+  const out = new Array<Candidates | undefined>(ENTRIES);
+  for (const form of forms) {
+    for (const op of opcodesOf(form)) {
+      const columns = columnsOf(form, form.plus === 'r' || !plusR.has((mapOf(form) << 8) | op));
+      for (const slot of SLOTS[form.prefix]) {
+        for (const column of columns) {
+          const at = entryIndex(mapOf(form), op, slot, column);
+          const before = out[at] ?? none;
+          let after = before.more.get(form.number);
+          if (after === undefined) {
+            after = candidates([...before.forms, form.number]);
+            before.more.set(form.number, after);
+          }
+          out[at] = after;
+        }
+      }
+    }
+  }
+  return out;
+};
 
 /** Builds the maps; throws for rows that are bad, collide, or cannot be reached. */
 export const buildOpcodes = (rows: readonly InsnRow[]): OpcodeMaps => {
@@ -77,69 +142,25 @@ export const buildOpcodes = (rows: readonly InsnRow[]): OpcodeMaps => {
     checkRow(row);
     for (const text of row.forms) forms.push(parseForm(row, text, forms.length));
   }
-  const plusR = new Set<number>();
-  for (const form of forms) {
-    if (form.plus === 'r') for (const op of opcodesOf(form)) plusR.add((mapOf(form) << 8) | op);
-  }
-  const cells = new Map<number, Cell>();
-  for (const form of forms) {
-    const rank =
-      (form.prefix === 'any' ? 0 : 8) +
-      (form.rexW === 'any' ? 0 : 4) +
-      (form.exact >= 0 ? 2 : 0) +
-      (form.plus === 'r' ? 0 : 1);
-    const selected = modrmCells(form);
-    for (const op of opcodesOf(form)) {
-      const columns = columnsOf(form, form.plus === 'r' || !plusR.has((mapOf(form) << 8) | op));
-      for (const slot of SLOTS[form.prefix]) {
-        for (const column of columns) {
-          const at = entryIndex(mapOf(form), op, slot, column);
-          let cell = cells.get(at);
-          if (cell === undefined) {
-            cell = { modrm: form.modrm, forms: new Int16Array(256).fill(NO_FORM), ranks: new Int8Array(256) };
-            cells.set(at, cell);
-          }
-          if (cell.modrm !== form.modrm)
-            throw new InvariantError(
-              `'${form.text}' of ${form.row.name}: other forms of the opcode disagree about ModRM`,
-            );
-          for (const m of selected) {
-            const there = cell.forms[m];
-            if (there >= 0 && cell.ranks[m] === rank) {
-              throw new InvariantError(
-                `'${form.text}' of ${form.row.name} collides with '${forms[there].text}' of ${forms[there].row.name}`,
-              );
-            }
-            if (there >= 0 && cell.ranks[m] > rank) continue;
-            cell.forms[m] = form.number;
-            cell.ranks[m] = rank;
-          }
-        }
-      }
-    }
-  }
-  return finish(forms, cells);
-};
-
-const finish = (forms: readonly Form[], cells: ReadonlyMap<number, Cell>): OpcodeMaps => {
   const entries = new Int16Array(ENTRIES).fill(NO_FORM);
   const groups: Int16Array[] = [];
-  const numbers = new Map<string, number>();
   const reached = new Set<number>();
-  for (const [at, cell] of cells) {
-    for (const f of cell.forms) reached.add(f);
-    if (cell.forms.every((f) => f === cell.forms[0])) {
-      entries[at] = cell.forms[0];
-      continue;
+  const byEntry = candidatesByEntry(forms);
+  for (let at = 0; at < ENTRIES; at++) {
+    const list = byEntry[at];
+    if (list === undefined) continue;
+    if (list.entry === NO_FORM) {
+      const choice = select(forms, list.forms);
+      if (typeof choice === 'number') {
+        list.entry = choice;
+        reached.add(choice);
+      } else {
+        list.entry = -2 - groups.length;
+        groups.push(choice);
+        for (const f of choice) reached.add(f);
+      }
     }
-    const key = cell.forms.join();
-    let g = numbers.get(key);
-    if (g === undefined) {
-      g = groups.length;
-      groups.push(cell.forms);
-      numbers.set(key, g);
-    }
-    entries[at] = -2 - g;
+    entries[at] = list.entry;
   }
   for (const form of forms) {
     if (!reached.has(form.number))
