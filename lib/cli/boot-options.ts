@@ -1,10 +1,10 @@
 /** The options that `boot` and `compare` share, from the command line to `BootOptions`. */
 import { type Command, Option } from 'commander';
 import { LabError } from '../base/error.js';
+import { ENGINES, type EngineName } from '../cpu/engine.js';
 import { LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-leaves.js';
 import { type ModuleParams, readModuleParams } from '../lab/module-params.js';
 import { type BootOptions, DEFAULT_MEMORY, GUESTS, type GuestName, type Paging } from '../lab/run-types.js';
-import { ENGINES, type EngineName } from '../vmx/hardware.js';
 import { checkInput, checkOutput, readText } from './files.js';
 import { addGuestOptions, type GuestFlags, guestOptions } from './guest-options.js';
 import { addMachineOptions, type MachineFlags, machineOptions } from './machine-options.js';

@@ -1,8 +1,6 @@
 /** `vmxlab boot`: one guest under one kind of paging, its console on stdout. */
 import type { Command } from 'commander';
 import { LabError } from '../base/error.js';
-import { bootUnder } from '../lab/both.js';
-import { predictionText, withPrediction } from '../lab/prediction.js';
 import type { BootOptions, Paging } from '../lab/run-types.js';
 import {
   addBootOptions,
@@ -61,6 +59,9 @@ const run = async (flags: Flags): Promise<number> => {
   if (shell && !keyboard)
     throw new LabError('cli.terminal', '--shell needs a terminal on stdin', 'for a script, use -e SCRIPT');
   const trace = traceOption(flags.trace);
+  // the machine is loaded when there is one to make: a mistake and --help do not wait for it
+  const { bootUnder } = await import('../lab/both.js');
+  const { predictionText, withPrediction } = await import('../lab/prediction.js');
   const line = new ProgressLine();
   const stream = new ConsoleStream(line);
   const started = performance.now();

@@ -1,9 +1,7 @@
 /** `vmxlab compare`: the same guest under EPT and under shadow paging, and their exits side by side. */
 import { extname } from 'node:path';
 import type { Command } from 'commander';
-import { bootUnder } from '../lab/both.js';
 import { compareCounts, compareCsv, compareText } from '../lab/compare.js';
-import { predictionText, withPrediction } from '../lab/prediction.js';
 import type { Paging, RunResult } from '../lab/run-types.js';
 import { withTrace } from './boot.js';
 import { addBootOptions, type BootFlags, bootOptions, paramsOfBoth, traceOption } from './boot-options.js';
@@ -25,6 +23,8 @@ const run = async (flags: Flags): Promise<number> => {
   const params = paramsOfBoth(flags.param);
   const options = bootOptions(flags);
   const trace = traceOption(flags.trace);
+  const { bootUnder } = await import('../lab/both.js');
+  const { predictionText, withPrediction } = await import('../lab/prediction.js');
   const line = new ProgressLine();
   const results: RunResult[] = [];
   await interruptible(async (controller) => {

@@ -3,9 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { LabError } from '../base/error.js';
-import { fidelity, RUN_IDS } from '../fidelity/fidelity.js';
-import { reportHtml, sectionText, summaryText, tally } from '../fidelity/report.js';
-import { STOPS, type Stop } from '../fidelity/run.js';
+import { RUN_IDS, STOPS, type Stop } from '../fidelity/names.js';
 import { REPORTS } from '../lab/paths.js';
 import type { RunId } from '../lab/reference.js';
 import { writeWhole } from './files.js';
@@ -27,6 +25,8 @@ interface Flags {
 }
 
 const run = async (flags: Flags): Promise<number> => {
+  const { fidelity } = await import('../fidelity/fidelity.js');
+  const { reportHtml, sectionText, summaryText, tally } = await import('../fidelity/report.js');
   const line = new ProgressLine();
   const started = performance.now();
   const report = await interruptible((controller) =>

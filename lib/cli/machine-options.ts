@@ -3,8 +3,7 @@ import { type Command, Option } from 'commander';
 import { LabError } from '../base/error.js';
 import { COSTS } from '../hypervisor/costs.js';
 import { HIDEABLE } from '../hypervisor/cpuid.js';
-import { NUMBERS } from '../lab/boot-checks.js';
-import { type BootOptions, GUEST_CPUS, type GuestCpu, type GuestFeature } from '../lab/run-types.js';
+import { type BootOptions, GUEST_CPUS, type GuestCpu, type GuestFeature, NUMBERS } from '../lab/run-types.js';
 import { count, given, names, oneOf, onOff, pair, rate } from './values.js';
 
 /** Names of the features on the command line. */

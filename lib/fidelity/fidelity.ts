@@ -3,8 +3,9 @@ import { LabError } from '../base/error.js';
 import { type ReferenceRun, type RunId, reference } from '../lab/reference.js';
 import { PLACES, TIME_DRIVEN } from './bands.js';
 import { type FidelityGuest, fidelityGuest } from './guest.js';
+import type { Stop } from './names.js';
 import type { MicroLine, Report, Section } from './report.js';
-import { type OurRun, runConfiguration, type Stop } from './run.js';
+import { type OurRun, runConfiguration } from './run.js';
 import { compare, markerAt } from './table.js';
 
 export interface FidelityOptions {
@@ -16,7 +17,7 @@ export interface FidelityOptions {
   readonly onSections?: (sections: readonly Section[], judged: boolean) => void;
 }
 
-export const RUN_IDS: readonly RunId[] = ['a', 'b', 'c', 'd', 'aA', 'bA'];
+export { RUN_IDS } from './names.js';
 
 /** Reasons that a timer interrupt inside a bracket makes: port I/O and MSR writes besides the time-driven ones. */
 const timer = (reason: number): boolean => TIME_DRIVEN.has(reason) || reason === 30 || reason === 32;

@@ -8,12 +8,9 @@ import type { ReferenceRun } from '../lab/reference.js';
 import type { Place } from './bands.js';
 import { type Breakdown, watchExits } from './breakdown.js';
 import type { FidelityGuest } from './guest.js';
+import type { Stop } from './names.js';
 import { REFERENCE_COSTS, REFERENCE_TSC_HZ } from './rate.js';
 import type { OurCounters } from './table.js';
-
-/** How far a run goes. */
-export const STOPS = ['init', 'workload', 'micro'] as const;
-export type Stop = (typeof STOPS)[number];
 
 const PHASE_LINES = [
   ['init', 'INIT-REACHED'],

@@ -2,7 +2,14 @@
 import { LabError } from '../base/error.js';
 import { HIDEABLE } from '../hypervisor/cpuid.js';
 import { DEFAULT_TSC_HZ } from '../hypervisor/vm.js';
-import { type BootOptions, GUEST_CPUS, GUEST_FEATURES, type GuestFeature, PARAVIRTUAL } from './run-types.js';
+import {
+  type BootOptions,
+  GUEST_CPUS,
+  GUEST_FEATURES,
+  type GuestFeature,
+  NUMBERS,
+  PARAVIRTUAL,
+} from './run-types.js';
 
 const CHOICES = {
   timeModel: ['cycles', 'instructions'],
@@ -11,12 +18,6 @@ const CHOICES = {
 } as const;
 const SWITCHES = ['acpi', 'emptyDsdt', 'meltdown', 'pti', 'shell', 'debugConsole', 'fwCfg'] as const;
 
-/** Whole numbers and their bounds. */
-export const NUMBERS = {
-  tscHz: [10_000_000, 100_000_000_000],
-  hostTickHz: [0, 10_000],
-  seed: [0, 2 ** 32 - 1],
-} as const;
 /** Cycles between host timer interrupts that leave a guest time to run. */
 const LEAST_TICK = 20_000;
 

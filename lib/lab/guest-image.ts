@@ -4,10 +4,9 @@
 import { join } from 'node:path';
 import { LabError } from '../base/error.js';
 import { acpiTables } from '../devices/acpi.js';
-import { debianGuest } from '../guests/debian/debian.js';
 import { type FreestandingGuest, freestandingGuest, kernelFormat } from '../guests/freestanding.js';
 import type { GuestImage } from '../guests/guest.js';
-import { type TinyOptions, tinyGuest } from '../guests/tiny/tiny.js';
+import type { TinyOptions } from '../guests/tiny/tiny.js';
 import { DEFAULT_WORKLOAD } from '../guests/tiny/workload.js';
 import { LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-leaves.js';
 import { DEBIAN } from './paths.js';
@@ -22,7 +21,7 @@ export const leafNumbers = (layout: LabLayout): { readonly total: number; readon
 
 const LINUX_ONLY = ['workload', 'cmdline', 'append', 'shell', 'kernel', 'initrd', 'pti', 'modules'] as const;
 /** The built-in guest; what only means something to Linux is refused. */
-const tiny = (options: BootOptions, machine: TinyOptions) => {
+const tiny = async (options: BootOptions, machine: TinyOptions): Promise<GuestImage> => {
   const given = LINUX_ONLY.find((name) => options[name] !== undefined && options[name] !== false);
   if (given !== undefined)
     throw new LabError(
@@ -30,6 +29,7 @@ const tiny = (options: BootOptions, machine: TinyOptions) => {
       `the guest 'tiny' has no ${given}`,
       "its workload is the option 'tiny'",
     );
+  const { tinyGuest } = await import('../guests/tiny/tiny.js');
   return tinyGuest({ ...machine, workload: options.tiny ?? DEFAULT_WORKLOAD });
 };
 
@@ -70,6 +70,7 @@ export const image = async (options: BootOptions, memory: number, layout: LabLay
   const isolation = pti === undefined || cmdline !== undefined ? [] : [`pti=${pti ? 'on' : 'off'}`];
   const additions = [...isolation, ...(options.append === undefined ? [] : [options.append])];
   const append = additions.length === 0 ? undefined : additions.join(' ');
+  const { debianGuest } = await import('../guests/debian/debian.js');
   return await debianGuest(DEBIAN, join(DEBIAN, 'cache'), {
     memory,
     leaves: leafNumbers(layout),

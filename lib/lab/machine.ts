@@ -17,7 +17,7 @@ import { checkBootOptions } from './boot-checks.js';
 import { Console } from './console.js';
 import { cpuStateText } from './cpu-log.js';
 import { checkDebugExit, extraDevices } from './extra-devices.js';
-import { GdbStub } from './gdb/stub.js';
+import type { GdbStub } from './gdb/stub.js';
 import { freestanding, image } from './guest-image.js';
 import { observe } from './observe.js';
 import {
@@ -146,7 +146,8 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     }
     const firstLog = hypervisor.log.lines.length;
     if (options.gdb !== undefined) {
-      stub = await GdbStub.listen(machine, options.gdb);
+      const gdb = await import('./gdb/stub.js');
+      stub = await gdb.GdbStub.listen(machine, options.gdb);
       options.onGdb?.(stub.port);
     }
     const end = await slices(vm, hardware, options, console, () => reached, stub);

@@ -16,6 +16,12 @@ export type Paging = 'ept' | 'shadow';
 /** What the guest's CPUID shows: a model of this processor, or the processor of the runs on real KVM. */
 export const GUEST_CPUS = ['lab', 'v2', 'full', 'reference'] as const;
 export type GuestCpu = (typeof GUEST_CPUS)[number];
+/** Whole numbers and their bounds. */
+export const NUMBERS = {
+  tscHz: [10_000_000, 100_000_000_000],
+  hostTickHz: [0, 10_000],
+  seed: [0, 2 ** 32 - 1],
+} as const;
 export const DEFAULT_MEMORY = 256 * 2 ** 20;
 export const GUESTS = ['debian', 'tiny'] as const;
 export type GuestName = (typeof GUESTS)[number];

@@ -4,7 +4,7 @@
  */
 import { LabError } from '../base/error.js';
 import { Cpu, type CpuOptions } from '../cpu/core.js';
-import type { Engine } from '../cpu/engine.js';
+import { ENGINES, type Engine, type EngineName } from '../cpu/engine.js';
 import { FPU_HELPERS } from '../cpu/fpu/helpers.js';
 import type { HelperTable } from '../cpu/helpers.js';
 import { createInterpreter } from '../cpu/interpreter/interpreter.js';
@@ -16,8 +16,7 @@ import { createMmu, type Mmu } from '../memory/mmu.js';
 import { Ram } from '../memory/ram.js';
 import { createVmx, type VmxUnit } from './unit.js';
 
-export const ENGINES = ['interpreter', 'reference'] as const;
-export type EngineName = (typeof ENGINES)[number];
+export { ENGINES, type EngineName } from '../cpu/engine.js';
 
 /** Every helper that an instruction row names. */
 export const HELPERS: HelperTable = { ...SYSTEM_HELPERS, ...FPU_HELPERS };
