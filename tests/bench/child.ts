@@ -13,6 +13,8 @@ import type { Mark, MarkName, Profile, ReasonProfile, Sample } from './sample.js
 
 export interface Request {
   readonly paging: Paging;
+  /** Page-table isolation in the guest. */
+  readonly pti: boolean;
   readonly to: 'init' | 'end';
   /** Bytes of guest memory. */
   readonly memory: number;
@@ -115,6 +117,7 @@ const measure = async (request: Request): Promise<Sample> => {
     hypervisor.loadModule('kvm-intel', { ept: request.paging === 'ept' });
     const result = await boot(hypervisor, {
       memory: request.memory,
+      ...(request.pti ? { pti: true } : {}),
       until: request.to === 'init' ? INIT_LINE : WORKLOAD_DONE,
       maxInstructions: MAX_INSTRUCTIONS,
       onMachine: (machine) => {

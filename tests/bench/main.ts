@@ -7,7 +7,7 @@
  * machine the better measure), M instructions/s by both, VM exits, MiB of peak resident memory. Microseconds an exit
  * are from one more run of each mode with clocks in it (child.ts).
  * Held fixed: kernel, initramfs and command line (the same bytes for everybody), 256 MiB, one virtual CPU, the
- * interpreter, `timeModel: 'cycles'`. Each run is a process of its own; its figures contain the start of the process,
+ * interpreter, `timeModel: 'cycles'`; with page-table isolation the guest's processor reports Meltdown. Each run is a process of its own; its figures contain the start of the process,
  * also that of Node. One round runs every configuration once, the median over the rounds is printed, with the distance
  * between fastest and slowest as spread. The first round is not thrown away: nothing is warm in a new process.
  * A configuration that fails or is not installed is a line of the report; the status is then 4 if it was vmxlab's.
@@ -122,8 +122,15 @@ const measureAll = async (options: BenchOptions, files: GuestFiles, folder: stri
     }
   }
   const measure = (name: Configuration, profile = false): Promise<Sample> => {
-    if (name === 'ept' || name === 'shadow')
-      return runOurs({ paging: name, to: options.to, memory: DEFAULT_MEMORY, profile });
+    const ours = OURS.find((n) => n === name);
+    if (ours !== undefined)
+      return runOurs({
+        paging: ours === 'ept' ? 'ept' : 'shadow',
+        pti: ours === 'shadow-pti',
+        to: options.to,
+        memory: DEFAULT_MEMORY,
+        profile,
+      });
     return runEmulator(commands[name]!, options.to, (child) => {
       current = child;
     });
@@ -177,7 +184,7 @@ const bench = async (options: BenchOptions, folder: string): Promise<number> => 
     out.push('', `${TITLE[name]}: instructions or exits differ between rounds; a boot should repeat exactly`);
   const missing = Object.entries(problems).map(([name, why]) => `${TITLE[name as Configuration]}: ${why}`);
   if (missing.length > 0) out.push('', ...missing);
-  out.push('', ...goalLines(samples, DEFAULT_MEMORY));
+  out.push('', ...goalLines(samples, DEFAULT_MEMORY, profiles));
   process.stdout.write(`${out.join('\n')}\n`);
   if (options.json !== undefined) {
     const data = {

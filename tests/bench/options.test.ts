@@ -4,7 +4,11 @@ import { benchOptions } from './options.js';
 
 describe('options', () => {
   test('defaults', () => {
-    expect(benchOptions([])).toEqual({ runs: 3, only: ['ept', 'shadow', 'qemu', 'bochs'], to: 'end' });
+    expect(benchOptions([])).toEqual({
+      runs: 3,
+      only: ['ept', 'shadow', 'shadow-pti', 'qemu', 'bochs'],
+      to: 'end',
+    });
   });
   test('all of them; configurations run in one order', () => {
     const options = benchOptions(['--runs', '5', '--only=qemu,ept', '--to', 'init', '--json', 'bench.json']);
@@ -17,7 +21,7 @@ describe('options', () => {
     [['--runs', '2.5'], /--runs: '2.5'/],
     [['--runs', '100'], /1 to 99/],
     [['--runs'], /--runs/],
-    [['--only', 'ept,kvm'], /'kvm'.*ept, shadow, qemu, bochs/],
+    [['--only', 'ept,kvm'], /'kvm'.*ept, shadow, shadow-pti, qemu, bochs/],
     [['--only', ''], /--only: unknown name ''/],
     [['--to', 'now'], /--to: unknown name 'now'/],
     [['--json', '/no/such/folder/x.json'], /no folder/],

@@ -91,6 +91,20 @@ test('goals are judged on medians', () => {
   expect(goalLines({}, 256 * MIB)).toEqual([]);
 });
 
+test('shadow paging with page-table isolation is judged against EPT, and exits by their average', () => {
+  const reasons = {
+    0: { exits: 3000, seconds: 0.012, median: 2e-6 },
+    28: { exits: 1000, seconds: 0.002, median: 1e-6 },
+  };
+  const lines = goalLines({ ept: [ours(1)], 'shadow-pti': [ours(1.25)] }, 256 * MIB, {
+    'shadow-pti': { guest: 1, switches: 1, reasons },
+  });
+  expect(lines).toContain('met     shadow with PTI / EPT to the end, by CPU time: 1.23 (goal: at most 1.5)');
+  expect(lines).toContain(
+    'missed  vmxlab shadow, PTI, handling of an exit: 3.50 µs on average (by the medians of the reasons 1.75 µs) (goal: under 3.00 µs)',
+  );
+});
+
 test('rounds that do not repeat are named', () => {
   expect(unequalRounds({ ept: [ours(1), ours(2)], shadow: [ours(1), ours(1, 40_001)] })).toEqual(['shadow']);
 });

@@ -174,8 +174,17 @@ const SETUP_GOAL = 0.5;
 const PEAK_GOAL = 400 * MIB;
 const BOOT_GOAL = 500e6;
 
+/** Most time of shadow paging with page-table isolation, relative to EPT, to the end of the workload. */
+const PTI_GOAL = 1.5;
+/** Most seconds that an exit may take on average with shadow paging. */
+const EXIT_GOAL = 3e-6;
+
 /** One line a goal: measured, wanted, met or missed; only what was measured. `memory` is the guest's, in bytes. */
-export const goalLines = (samples: Samples, memory: number): string[] => {
+export const goalLines = (
+  samples: Samples,
+  memory: number,
+  profiles: Partial<Record<Configuration, Profile>> = {},
+): string[] => {
   const lines: string[] = [];
   const goal = (what: string, measured: string, wanted: string, met: boolean): void => {
     lines.push(`${met ? 'met   ' : 'missed'}  ${what}: ${measured} (goal: ${wanted})`);
@@ -198,6 +207,35 @@ export const goalLines = (samples: Samples, memory: number): string[] => {
       decimal(relative, 2),
       `at least ${SHADOW_GOAL}`,
       relative >= SHADOW_GOAL,
+    );
+  }
+  const [last, isolated] = [figures('ept', 'end'), figures('shadow-pti', 'end')];
+  if (last !== undefined && isolated !== undefined)
+    for (const [seconds, title] of [
+      ['wall', 'wall'],
+      ['cpu', 'CPU'],
+    ] as const) {
+      const times = isolated[seconds] / last[seconds];
+      goal(
+        `shadow with PTI / EPT to the end, by ${title} time`,
+        decimal(times, 2),
+        `at most ${PTI_GOAL}`,
+        times <= PTI_GOAL,
+      );
+    }
+  for (const name of ['shadow', 'shadow-pti'] as const) {
+    const profile = profiles[name];
+    if (profile === undefined) continue;
+    const reasons = Object.values(profile.reasons);
+    const exits = reasons.reduce((n, r) => n + r.exits, 0);
+    const mean = reasons.reduce((n, r) => n + r.seconds, 0) / exits;
+    const typical = reasons.reduce((n, r) => n + r.exits * r.median, 0) / exits;
+    const micro = (seconds: number): string => `${decimal(seconds * 1e6, 2)} µs`;
+    goal(
+      `${TITLE[name]}, handling of an exit`,
+      `${micro(mean)} on average (by the medians of the reasons ${micro(typical)})`,
+      `under ${micro(EXIT_GOAL)}`,
+      mean < EXIT_GOAL,
     );
   }
   for (const name of OURS) {

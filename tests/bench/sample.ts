@@ -1,14 +1,15 @@
 /** What one run of one configuration gives. Times are seconds since the start of its process, memory is in bytes. */
 
-export const CONFIGURATIONS = ['ept', 'shadow', 'qemu', 'bochs'] as const;
+export const CONFIGURATIONS = ['ept', 'shadow', 'shadow-pti', 'qemu', 'bochs'] as const;
 export type Configuration = (typeof CONFIGURATIONS)[number];
-/** The two that are vmxlab itself. */
-export const OURS = ['ept', 'shadow'] as const satisfies readonly Configuration[];
+/** Those that are vmxlab itself; `shadow-pti` is shadow paging with page-table isolation in the guest. */
+export const OURS = ['ept', 'shadow', 'shadow-pti'] as const satisfies readonly Configuration[];
 export type Ours = (typeof OURS)[number];
 
 export const TITLE: Readonly<Record<Configuration, string>> = {
   ept: 'vmxlab EPT',
   shadow: 'vmxlab shadow',
+  'shadow-pti': 'vmxlab shadow, PTI',
   qemu: 'QEMU TCG',
   bochs: 'Bochs',
 };

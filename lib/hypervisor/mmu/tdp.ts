@@ -29,6 +29,8 @@ import {
 import { GuestWalker } from './walker.js';
 
 const GROUP = 8;
+/** A guest that looks for devices all over its address space gets no more tables than this; then MMIO is not cached. */
+const MMIO_TABLES = 256;
 /** EPTP: write-back, walk length 4, accessed and dirty flags. */
 const EPTP = { wbLength4: 6 | (3 << 3), ad: 0x40 } as const;
 
@@ -44,6 +46,8 @@ export class TdpMmu implements KvmMmu {
   #root = -1;
   #loaded = false;
   #generation = 0;
+  /** Tables made for MMIO entries. */
+  #mmioTables = 0;
   #p4k = 0;
   #p2m = 0;
 
@@ -156,7 +160,9 @@ export class TdpMmu implements KvmMmu {
         return 'fixed';
       }
       if (present) table = addressOf(elo, this.#hi(at));
+      else if (frame === undefined && this.#mmioTables >= MMIO_TABLES) return 'emulate';
       else {
+        if (frame === undefined) this.#mmioTables++;
         table = this.#linkTable(at);
         if (level === 2 && nxHugePages && fetch && this.#slots.canMap2M(gfn)) this.#stats.nx_lpage_splits++;
       }
@@ -249,6 +255,7 @@ export class TdpMmu implements KvmMmu {
     this.#tables.length = 0;
     this.#root = -1;
     this.#loaded = false;
+    this.#mmioTables = 0;
     this.#count(1, -this.#p4k);
     this.#count(2, -this.#p2m);
     this.#stats.nx_lpage_splits = 0;
