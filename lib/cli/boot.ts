@@ -1,6 +1,7 @@
 /** `vmxlab boot`: one guest under one kind of paging, its console on stdout. */
 import type { Command } from 'commander';
 import { LabError } from '../base/error.js';
+import type { ObservedMachine } from '../lab/observe.js';
 import type { BootOptions, Paging } from '../lab/run-types.js';
 import {
   addBootOptions,
@@ -12,6 +13,7 @@ import {
 } from './boot-options.js';
 import { WholeFile, writeWhole } from './files.js';
 import { TINY_HELP } from './guest-options.js';
+import { LiveStat } from './live-stat.js';
 import { MACHINE_HELP } from './machine-options.js';
 import { json, progressText, resultData, statusOf, summary, warnings } from './result.js';
 import { ConsoleStream, interruptible, ProgressLine, withKeyboard } from './terminal.js';
@@ -45,6 +47,7 @@ interface Flags extends BootFlags {
   readonly paging?: Paging;
   readonly shell?: boolean;
   readonly gdb?: number;
+  readonly stat?: boolean;
 }
 
 const run = async (flags: Flags): Promise<number> => {
@@ -55,7 +58,10 @@ const run = async (flags: Flags): Promise<number> => {
     throw new LabError('cli.conflict', '--shell runs no workload', 'leave out --workload and -e');
   if (shell && options.initrd !== undefined)
     throw new LabError('cli.conflict', '--shell has no effect with --initrd');
-  const keyboard = process.stdin.isTTY === true;
+  const stat = flags.stat === true ? new LiveStat() : undefined;
+  if (stat !== undefined && shell)
+    throw new LabError('cli.conflict', '--stat and --shell exclude each other', 'both want the terminal');
+  const keyboard = process.stdin.isTTY === true && stat === undefined;
   if (shell && !keyboard)
     throw new LabError('cli.terminal', '--shell needs a terminal on stdin', 'for a script, use -e SCRIPT');
   const trace = traceOption(flags.trace);
@@ -66,6 +72,10 @@ const run = async (flags: Flags): Promise<number> => {
   const stream = new ConsoleStream(line);
   const started = performance.now();
   if (shell) process.stderr.write('Ctrl-] ends vmxlab; Ctrl-C goes to the guest.\n');
+  const progress = (n: number): void => {
+    if (stat === undefined) stream.progress(progressText(paging, n, started));
+    else stat.update();
+  };
   const result = await interruptible((controller) =>
     withTrace(trace, (more) => {
       const all: BootOptions = {
@@ -74,13 +84,22 @@ const run = async (flags: Flags): Promise<number> => {
         ...(shell ? { shell } : {}),
         ...(flags.gdb === undefined ? {} : { gdb: flags.gdb, onGdb: sayGdb }),
         signal: controller.signal,
-        onConsole: (bytes) => stream.write(bytes),
-        ...(shell ? {} : { onProgress: (n: number) => stream.progress(progressText(paging, n, started)) }),
+        ...(stat === undefined
+          ? { onConsole: (bytes: Uint8Array) => stream.write(bytes) }
+          : {
+              onConsole: (bytes: Uint8Array) => stat.console(bytes),
+              onMachine: (machine: ObservedMachine) => stat.attach(machine),
+            }),
+        ...(shell ? {} : { onProgress: (n: number) => progress(n) }),
       };
       if (!keyboard) return bootUnder(paging, all, params);
       return withKeyboard(controller, shell, (input) => bootUnder(paging, { ...all, input }, params));
-    }).finally(() => line.clear()),
+    }).finally(() => {
+      line.clear();
+      stat?.leave();
+    }),
   );
+  stat?.finish(result);
   const prediction =
     options.guest === 'tiny' && result.outcome === 'poweroff'
       ? await withPrediction(result, options, params)
@@ -96,6 +115,8 @@ const run = async (flags: Flags): Promise<number> => {
 const HELP = `
 The guest's console goes to stdout; where stdin is a terminal, it is the guest's serial line.
 Ctrl-C stops the run (with --shell it goes to the guest), Ctrl-] always does.
+--stat shows a table in place of the console, drawn anew while the guest runs (rates are per second of
+virtual time); where stdout is no terminal, only the last one is written.
 
 Exit status: 0 the guest ended as asked (powered off, or reached --until), 2 a mistake in what was
 asked or an error of vmxlab, 4 a limit or the guest ended the run otherwise; with --debug-exit, the
@@ -107,6 +128,7 @@ Examples:
   vmxlab boot --paging shadow
   vmxlab boot -e 'for i in 1 2 3; do date; done' --json run.json
   vmxlab boot --shell --memory 512M
+  vmxlab boot --stat --paging shadow
   vmxlab boot --param vpid=N --backing 4K --hide-cpuid pcid,invpcid --pti on
   vmxlab boot --tiny processes=4,switches=1000 --paging shadow
   vmxlab boot --kernel test.elf --module first.img,some arguments --debug-exit 0xf4`;
@@ -120,6 +142,7 @@ export const addBoot = (program: Command, done: (status: number) => void): Comma
       oneOf('--paging', PAGINGS),
     )
     .option('--shell', 'an interactive busybox shell on the serial console')
+    .option('--stat', 'a live view of the statistics, as of kvm_stat, in place of the console')
     .option(
       '--gdb <PORT>',
       'wait for GDB on a port of the loopback interface, 0 for a free one',

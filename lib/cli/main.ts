@@ -11,6 +11,8 @@ import { addBoot } from './boot.js';
 import { addCompare } from './compare.js';
 import { addFidelity } from './fidelity.js';
 import { addLab } from './lab.js';
+import { addStat } from './stat.js';
+import { addTrace } from './trace.js';
 
 const version = (): string =>
   (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version;
@@ -21,7 +23,14 @@ const program = (done: (status: number) => void): Command => {
   top.description(
     'Boots Debian on a virtual x86-64 processor with VT-x, under nested and under shadow paging, and counts VM exits.',
   );
-  const commands = [addBoot(top, done), addCompare(top, done), addFidelity(top, done), ...addLab(top, done)];
+  const commands = [
+    addBoot(top, done),
+    addCompare(top, done),
+    addStat(top, done),
+    addTrace(top, done),
+    addFidelity(top, done),
+    ...addLab(top, done),
+  ];
   for (const c of [top, ...commands]) {
     c.version(version(), '--version', 'print the version')
       .helpOption('-h, --help', 'print this help')

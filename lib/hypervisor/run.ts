@@ -96,9 +96,10 @@ export class Runner {
       stats.exits++;
       counts.exit(reason);
       this.#reason = reason;
-      this.#chargeExit(reason);
+      this.#noteExit(reason);
       vm.onExit?.(reason);
       if (sinks.kvm_exit !== undefined) traceExit(vcpu, sinks.kvm_exit, entered.exit);
+      if (!vm.instructionTime) port.charge(vm.costs.byReason[reason]);
       if (entered.exit >>> 0 >= ENTRY_FAILURE) return this.#failed();
       this.#launched = true;
 
@@ -218,23 +219,21 @@ export class Runner {
     vcpu.pleWindowDirty = true;
   }
 
-  #chargeExit(reason: number): void {
+  /** The walks since the last exit are charged; the exit's own time begins. */
+  #noteExit(reason: number): void {
     const vm = this.#vm;
     const { port } = vm;
     // the host's timer interrupt has been acknowledged, if that is what it was
     if (reason === EXIT.externalInterrupt) this.#hostDeadline = NONE;
-    if (vm.instructionTime) {
-      this.#exitAt = port.rdtsc();
-      return;
-    }
-    const { walks } = port;
-    const references = walks.references1d + walks.references2d;
-    if (references !== this.#references) {
-      port.charge((references - this.#references) * vm.costs.walkReference);
-      this.#references = references;
+    if (!vm.instructionTime) {
+      const { walks } = port;
+      const references = walks.references1d + walks.references2d;
+      if (references !== this.#references) {
+        port.charge((references - this.#references) * vm.costs.walkReference);
+        this.#references = references;
+      }
     }
     this.#exitAt = port.rdtsc();
-    port.charge(vm.costs.byReason[reason]);
   }
 
   #stopped(outcome: Outcome): Outcome {

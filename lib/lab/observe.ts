@@ -11,7 +11,7 @@ import type { SymbolTable } from '../loaders/symbols.js';
 import { FIELDS, type FieldName } from '../vmx/fields.js';
 import type { Hardware } from '../vmx/hardware.js';
 import { exists } from '../vmx/vmcs.js';
-import type { Machine } from './machine.js';
+import type { Counters, Machine } from './run-types.js';
 
 /** All fields of a VMCS that this processor has, by name. */
 export type VmcsFields = Readonly<Partial<Record<FieldName, bigint>>>;
@@ -28,6 +28,8 @@ export interface ObservedMachine extends Machine {
   on<N extends TraceName>(name: N, listener: MachineListener<N>): () => void;
   /** The fields of the VMCS as they are now; in a listener, at the moment of its event. */
   vmcs(): VmcsFields;
+  /** What has been counted until now. */
+  counters(): Counters;
   /** Names of the guest's code; undefined where its image has none. */
   readonly symbols: SymbolTable | undefined;
   /**
@@ -84,6 +86,12 @@ export const observe = (
     vm,
     on: (name, listener) => vm.trace.on(name, listenerWith(listener)),
     vmcs: () => Object.fromEntries(READABLE.map((f) => [f.name, hardware.port.vmread(f.encoding)])),
+    counters: () => ({
+      instructions: hardware.port.retired(),
+      cycles: vm.clock.now(),
+      exits: vm.hypervisor.counts.snapshot(),
+      kvmStats: { ...vm.stats },
+    }),
     get symbols() {
       return table();
     },

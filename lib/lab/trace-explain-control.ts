@@ -63,7 +63,7 @@ export const explainControl = (e: TraceEvent<'kvm_exit'>): Because => {
         what: `the guest read CR${cr}`,
         why:
           cr === 3
-            ? "shadow paging: the real CR3 has KVM's tables, the guest must read its own value (CR3-store exiting)"
+            ? "under shadow paging the real CR3 has KVM's tables, the guest must read its own value (CR3-store exiting)"
             : 'the task priority of the local APIC is not virtualized here (CR8-store exiting)',
       };
     case 2:

@@ -28,14 +28,14 @@ export const pageFault = (e: TraceEvent<'kvm_exit'>, ept: boolean): Because => {
   if ((code & PF.rsvd) !== 0)
     return {
       what,
-      why: 'shadow paging: KVM marks pages of devices with entries that must fault, recognizes them at once and emulates the access',
+      why: 'under shadow paging KVM marks pages of devices with entries that must fault, recognizes them at once and emulates the access',
     };
   return {
     what,
     why:
       (code & PF.p) !== 0
-        ? "shadow paging: KVM looks into the guest's own tables whether the guest forbids it (then the fault is the guest's), or it was withheld, to see writes to page tables and first writes to clean pages"
-        : "shadow paging: the processor walks KVM's tables, and KVM looks into the guest's own whether the page is missing there too (then the fault is the guest's) or only in the shadow",
+        ? "under shadow paging KVM looks into the guest's own tables whether the guest forbids it (then the fault is the guest's), or it was withheld, to see writes to page tables and first writes to clean pages"
+        : "under shadow paging the processor walks KVM's tables, and KVM looks into the guest's own whether the page is missing there too (then the fault is the guest's) or only in the shadow",
   };
 };
 

@@ -130,7 +130,7 @@ const ROWS: { readonly [reason: number]: Explain | undefined } = {
   ),
   [EXIT.invlpg]: (e) => ({
     what: `the guest dropped its translation of 0x${hex(e.info1)}`,
-    why: 'shadow paging: INVLPG is how a guest says that it changed an entry, so the shadow entry must follow (INVLPG exiting)',
+    why: 'under shadow paging INVLPG is how a guest says that it changed an entry, so the shadow entry must follow (INVLPG exiting)',
   }),
   [EXIT.rdpmc]: always('the guest read a performance counter', "the counters are the host's (RDPMC exiting)"),
   [EXIT.vmcall]: (e) => ({
@@ -199,7 +199,7 @@ const ROWS: { readonly [reason: number]: Explain | undefined } = {
     const type = Number(BigInt.asUintN(32, e.cpu.gpr((low(e.cpu.field('exitInstructionInfo')) >>> 28) & 15)));
     return {
       what: `the guest dropped translations with INVPCID: ${INVPCID[type] ?? `type ${type}, which does not exist`}`,
-      why: 'shadow paging: the guest says that entries have changed, and the shadow tables must follow',
+      why: 'under shadow paging the guest says that entries have changed, and the shadow tables must follow',
     };
   },
   [EXIT.pageModificationLogFull]: always('512 pages were written', 'the log of written pages is full'),
