@@ -16,6 +16,8 @@ import { LAYOUT, type Ram } from '../memory/ram.js';
 export interface MemoryUnit {
   /** Set by an engine while an access through SS is looked up: a non-canonical address is then #SS(0) and not #GP(0). */
   stackAccess?: boolean;
+  /** Is told of every explicit data access; `contextChanged` must follow a change. */
+  watch?: ((lo: number, hi: number, size: number, kind: number) => void) | undefined;
   /** Linear-memory address of the bytes, the bounce buffer for a page-crossing access, or LEFT with an event recorded. */
   access(
     lo: number,
@@ -167,6 +169,12 @@ export class Cpu {
   };
   /** The event being delivered when a fault or exit happens in the middle of delivery (IDT vectoring). */
   delivering: PendingEvent | undefined;
+  /** Conditions of a debug trap that is due before the next instruction, as bits of DR6. */
+  debugTraps = 0;
+  /** The instruction under way takes no single-step trap: it has cleared TF on its way into a handler. */
+  noStepTrap = false;
+  /** The instruction under way loaded RFLAGS with RF set, which stays for the next one. */
+  resumeFlagLoaded = false;
   /** Instructions retired up to the start of the current slice. */
   retiredBefore = 0;
   /** Budget with which the current slice began. */

@@ -68,7 +68,7 @@ export const loadPdptes = (vcpu: Vcpu, cr3: number): boolean => {
 };
 
 /** PAE paging outside IA-32e mode, which keeps PDPTEs. */
-const paePaging = (cr0: number, cr4: number, efer: number): boolean =>
+export const paePaging = (cr0: number, cr4: number, efer: number): boolean =>
   (cr0 & CR0.pg) !== 0 && (cr4 & CR4.pae) !== 0 && (efer & EFER.lma) === 0;
 
 export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {

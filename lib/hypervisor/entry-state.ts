@@ -6,7 +6,7 @@
 import { LabError } from '../base/error.js';
 import { SEG_NAMES } from '../isa/state.js';
 import { VMCS } from '../vmx/port.js';
-import { SEGMENT_FIELDS } from './cr.js';
+import { loadPdptes, paePaging, SEGMENT_FIELDS } from './cr.js';
 import { setMsrFromHost } from './msr.js';
 import type { Vcpu } from './vcpu.js';
 
@@ -51,6 +51,8 @@ export const loadEntryState = (vcpu: Vcpu, state: EntryState): void => {
   vcpu.setCr0(Number(state.cr0));
   vcpu.setCr3(Number(state.cr3));
   vcpu.setCr4(Number(state.cr4));
+  if (paePaging(vcpu.cr0, vcpu.cr4, vcpu.efer) && !loadPdptes(vcpu, vcpu.cr3))
+    throw new LabError('vm.pdptes', `the PDPTEs at 0x${vcpu.cr3.toString(16)} have reserved bits set`);
   for (const [i, name] of SEG_NAMES.entries()) {
     const s = state.segments[name];
     const f = SEGMENT_FIELDS[i as 0];

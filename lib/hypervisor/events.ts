@@ -6,7 +6,7 @@
  * the next VM exit shows that its delivery has completed. A fault during delivery puts it back (IDT-vectoring).
  * SDM "VM-Entry Controls for Event Injection", "Information for VM Exits That Occur During Event Delivery".
  */
-import { FLAG, VECTOR } from '../isa/state.js';
+import { CR0, FLAG, VECTOR } from '../isa/state.js';
 import { PROC, VMCS, type VmxPort } from '../vmx/port.js';
 import type { Controls } from './controls.js';
 import type { KvmStats } from './stats.js';
@@ -223,7 +223,8 @@ export class EventState {
     const soft = this.vector === VECTOR.bp || this.vector === VECTOR.of;
     let info = this.vector | ((soft ? TYPE.softException : TYPE.hardException) << 8);
     if (soft) port.vmwrite32(VMCS.entryInstructionLength, this.length);
-    if (this.code >= 0) {
+    // real mode has no error codes
+    if (this.code >= 0 && (port.vmread32(VMCS.cr0ReadShadow) & CR0.pe) !== 0) {
       port.vmwrite32(VMCS.entryExceptionErrorCode, this.code);
       info |= HAS_CODE;
     }

@@ -13,6 +13,7 @@ import type { GuestPageFault, KvmMmu, MmuVcpu } from './mmu/mmu.js';
 import type { Vm } from './vm.js';
 
 const DR6_BS = 0x4000;
+const DR7_GD = 0x2000n;
 const EFER_LMA_BIT = 0x400;
 const EFER_NX_BIT = 0x800;
 const PDPTE_FIELDS = [VMCS.guestPdpte0, VMCS.guestPdpte1, VMCS.guestPdpte2, VMCS.guestPdpte3] as const;
@@ -208,6 +209,9 @@ export class Vcpu implements MmuVcpu {
   queueDebug(dr6: number): void {
     const old = Number(this.registers.dr(6) & 0xffffffffn);
     this.registers.setDr(6, BigInt(((old & ~15) | dr6 | 0xfffe0ff0) >>> 0));
+    // the delivery of #DB ends general detection
+    const dr7 = this.port.vmread(VMCS.guestDr7);
+    if ((dr7 & DR7_GD) !== 0n) this.port.vmwrite(VMCS.guestDr7, dr7 & ~DR7_GD);
     this.queueException(VECTOR.db);
   }
   /** #GP(0), for handlers. */

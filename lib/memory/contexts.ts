@@ -5,13 +5,14 @@
  * that Invalidate Cached Mappings" (VMX). A context is keyed by VPID, EPT root and PCID as the hardware's mappings are,
  * and by the role (paging mode and access-right controls), because cached rights are stated for one role.
  */
+import { InvariantError } from '../base/error.js';
 import { TLB_CONTEXTS } from './access.js';
 import { CACHED } from './paging.js';
 import { LAYOUT, type Ram } from './ram.js';
 import { CONTEXT_BYTES, TlbContext } from './tlb.js';
 
-if (LAYOUT.tlb + TLB_CONTEXTS * CONTEXT_BYTES > LAYOUT.records)
-  throw new Error('the TLB overlaps decoded code');
+if (LAYOUT.tlb + TLB_CONTEXTS * CONTEXT_BYTES > LAYOUT.emptySet)
+  throw new InvariantError('the TLB overlaps decoded code');
 
 const CONTEXTS = TLB_CONTEXTS;
 /** EPT root of contexts without EPT. */

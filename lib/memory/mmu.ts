@@ -11,7 +11,7 @@ import { CR0, CR4, EFER, FLAG, S, VECTOR } from '../isa/state.js';
 import { ACCESS, LEFT, TLB_SET_BYTES } from './access.js';
 import { NO_EPT, TlbContexts } from './contexts.js';
 import { CACHED, PAGING, WALK } from './paging.js';
-import type { Ram } from './ram.js';
+import { LAYOUT, type Ram } from './ram.js';
 import { SET } from './tlb.js';
 import { type EptPointer, PRIVILEGE, ROLE, roleOf, Walk } from './walk.js';
 
@@ -51,6 +51,9 @@ export interface MmuHost {
   leaveForExit(): void;
 }
 
+/** SDM volume 3, "Alignment Requirements by Data Type": by size, 8 for 80-bit values; 16 bytes have checks of their own. */
+const alignmentMask = (size: number): number => (size >= 16 ? 0 : size >= 8 ? 7 : size >= 4 ? 3 : size - 1);
+
 export class Mmu {
   readonly #cpu: MmuHost;
   readonly #ram: Ram;
@@ -68,6 +71,8 @@ export class Mmu {
   cyclesPerReference = 0;
   /** Linear-memory address of the table of decoded code of a host page for a code size; the interpreter's. */
   codeTable: (hpa: number, mode: number) => number = () => 0;
+  /** Is told of every explicit data access that was translated; set it before `contextChanged`. For data breakpoints. */
+  watch: ((lo: number, hi: number, size: number, kind: number) => void) | undefined = undefined;
 
   // counters, as `WalkCounters` of `vmx/port.ts`
   walks1d = 0;
@@ -78,6 +83,8 @@ export class Mmu {
   #role = 0;
   #privilege = 0;
   #acPrivilege = 0;
+  /** Explicit accesses must be aligned (CR0.AM, RFLAGS.AC, CPL 3). */
+  #aligned = false;
   #mode = 0;
   #long = false;
   // the store under way through the bounce buffer: host-physical addresses of its parts, the first of `#split` bytes
@@ -93,6 +100,7 @@ export class Mmu {
     this.#state = cpu.at;
     this.#walk = new Walk(cpu.ram);
     this.#tlb = new TlbContexts(cpu.ram);
+    for (let i = LAYOUT.emptySet >>> 2; i < (LAYOUT.emptySet + SET_BYTES) >>> 2; i += 4) this.#u32[i] = 1;
     this.contextChanged();
   }
 
@@ -126,8 +134,10 @@ export class Mmu {
     this.#privilege = privilege;
     const exec = user ? 0 : 1;
     c.useExecMode(exec, mode);
-    u32[at + S.tlbRead / 4] = c.at + (READ_SET + privilege) * SET_BYTES;
-    u32[at + S.tlbWrite / 4] = c.at + (WRITE_SET + privilege) * SET_BYTES;
+    this.#aligned = user && (cr0 & CR0.am) !== 0 && (u32[at + S.eflags / 4] & FLAG.ac) !== 0;
+    const slow = this.#aligned || this.watch !== undefined;
+    u32[at + S.tlbRead / 4] = slow ? LAYOUT.emptySet : c.at + (READ_SET + privilege) * SET_BYTES;
+    u32[at + S.tlbWrite / 4] = slow ? LAYOUT.emptySet : c.at + (WRITE_SET + privilege) * SET_BYTES;
     u32[at + S.tlbExec / 4] = c.at + (EXEC_SET + exec) * SET_BYTES;
   }
 
@@ -193,6 +203,7 @@ export class Mmu {
     if (first === LEFT) return LEFT;
     const ram = this.#ram;
     if (size <= split && ram.has(first, size)) {
+      if (privilege === 'current' && !this.#explicit(lo, hi, size, kind)) return LEFT;
       if (kind !== READ) ram.touched(first, size);
       return ram.base + first;
     }
@@ -203,7 +214,15 @@ export class Mmu {
       second = this.#translate(next, (top + carry) | 0, kind, p);
       if (second === LEFT) return LEFT;
     }
+    if (privilege === 'current' && !this.#explicit(lo, hi, size, kind)) return LEFT;
     return this.#bounce(first, second, size, Math.min(size, split), kind);
+  }
+
+  /** Alignment check and data breakpoints of an access that a program makes; false with #AC(0) recorded. */
+  #explicit(lo: number, hi: number, size: number, kind: number): boolean {
+    if (this.#aligned && (lo & alignmentMask(size)) !== 0) return this.#cpu.fault(VECTOR.ac, 0);
+    this.watch?.(lo, hi, size, kind);
+    return true;
   }
 
   /** Sets the bounce buffer up for bytes that are not all in one place of RAM. */

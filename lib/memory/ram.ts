@@ -10,12 +10,14 @@
  * The memory never grows while a machine runs, so every view stays valid. Pages of host RAM that hold decoded code are
  * marked in `codePages`; whoever writes physical memory goes through `Ram.write*` or asks `touched` first.
  */
-import { LabError } from '../base/error.js';
+import { InvariantError, LabError } from '../base/error.js';
 import { STATE_BYTES } from '../isa/state.js';
 
 export const LAYOUT = {
   state: 0x400,
   tlb: 0x1_0000,
+  /** A TLB set that stays empty: while it is the current one, every access takes the slow path. */
+  emptySet: 0x1f_c000,
   records: 0x20_0000,
   recordsBytes: 48 << 20,
   /** Number of code-page tables of 16 KiB. */
@@ -23,7 +25,7 @@ export const LAYOUT = {
 } as const;
 export const CODE_TABLES_AT = LAYOUT.records + LAYOUT.recordsBytes;
 export const RAM_AT = CODE_TABLES_AT + LAYOUT.codeTables * 16384;
-if (LAYOUT.state + STATE_BYTES > LAYOUT.tlb) throw new Error('processor state overlaps the TLB');
+if (LAYOUT.state + STATE_BYTES > LAYOUT.tlb) throw new InvariantError('processor state overlaps the TLB');
 
 /** Host RAM above this does not fit beside the rest in 4 GiB. */
 export const MAX_RAM_BYTES = 0x1_0000_0000 - RAM_AT - 0x10_0000;

@@ -1,4 +1,5 @@
 /** All rules of VM entry, in the order in which they are checked. */
+import { InvariantError } from '../base/error.js';
 import type { CheckRow } from './checks.js';
 import { CONTROL_CHECKS } from './checks-controls.js';
 import { GUEST_CHECKS } from './checks-guest.js';
@@ -8,7 +9,7 @@ export const CHECKS: readonly CheckRow[] = [...CONTROL_CHECKS, ...HOST_CHECKS, .
 {
   const ids = new Set<string>();
   for (const { id } of CHECKS) {
-    if (ids.has(id)) throw new Error(`two VM-entry checks have the id ${id}`);
+    if (ids.has(id)) throw new InvariantError(`two VM-entry checks have the id ${id}`);
     ids.add(id);
   }
 }

@@ -8,7 +8,9 @@
  * changed one of them. This is exact: the outcome depends only on what was read, and a processor in operation keeps
  * valid state valid. Rules that look into memory are `volatile` and are run at every entry.
  */
+
 import { fromHalves, isCanonical } from '../base/bits.js';
+import { InvariantError } from '../base/error.js';
 import { MAXPHYADDR } from '../memory/paging.js';
 import type { Ram } from '../memory/ram.js';
 import { PROC, SECONDARY } from './controls.js';
@@ -35,7 +37,7 @@ export const TOPICS = {
   guestPdptes: { group: 'guest', sdm: 'Checks on Guest Page-Directory-Pointer-Table Entries' },
 } as const satisfies Record<string, { group: CheckGroup; sdm: string }>;
 export type Topic = keyof typeof TOPICS;
-if (Object.keys(TOPICS).length > MAX_TOPICS) throw new Error('too many topics of entry checks');
+if (Object.keys(TOPICS).length > MAX_TOPICS) throw new InvariantError('too many topics of entry checks');
 
 /** Field values that break a rule when written over a valid VMCS; a function is given the valid value. */
 export type Violation = Readonly<Partial<Record<FieldName, bigint | ((valid: bigint) => bigint)>>>;

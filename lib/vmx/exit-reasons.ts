@@ -6,6 +6,7 @@
  * in which 69 is the highest number. `length`: the exit sets the VM-exit instruction length by itself, because it is
  * caused by executing an instruction (section "Information for VM Exits Due to Instruction Execution").
  */
+import { InvariantError } from '../base/error.js';
 export interface ExitReasonRow {
   readonly number: number;
   /** camelCase of the SDM's name. */
@@ -124,7 +125,7 @@ export const EXIT_REASONS: readonly (ExitReasonRow & { readonly name: ExitName }
   length: (marks as readonly Mark[]).includes('length'),
 }));
 for (const [i, row] of EXIT_REASONS.entries()) {
-  if (row.number !== i) throw new Error(`exit reason ${row.number} is out of order`);
+  if (row.number !== i) throw new InvariantError(`exit reason ${row.number} is out of order`);
 }
 
 /** Bit 31 of the exit reason: the exit is a failed VM entry. */

@@ -8,6 +8,7 @@
  * The access-type bit 0 ("high" half of a 64-bit field) is accepted by VMREAD and VMWRITE for 64-bit fields; rows
  * carry the full encoding.
  */
+import { InvariantError } from '../base/error.js';
 import { S, SEG } from '../isa/state.js';
 
 /** A field encoding as VMREAD and VMWRITE take it. */
@@ -290,7 +291,8 @@ export const ROW = Object.fromEntries(FIELDS.map((f) => [f.name, f.row])) as Rea
 /** Row number by encoding (15 bits), -1 where no field is; the high half of a 64-bit field is not in it. */
 export const ROW_OF_ENCODING = new Int16Array(0x8000).fill(-1);
 for (const f of FIELDS) {
-  if (ROW_OF_ENCODING[f.encoding] !== -1) throw new Error(`two VMCS fields have encoding ${f.encoding}`);
+  if (ROW_OF_ENCODING[f.encoding] !== -1)
+    throw new InvariantError(`two VMCS fields have encoding ${f.encoding}`);
   ROW_OF_ENCODING[f.encoding] = f.row;
 }
 

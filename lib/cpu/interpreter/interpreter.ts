@@ -96,7 +96,7 @@ export const createInterpreter = (cpu: Cpu, mmu: Mmu, helpers: HelperTable): Int
     let n = names.get(name);
     if (n !== undefined) return n;
     const helper = name === 'crossing' ? crossing : name === 'divide128' ? divide128 : helpers[name];
-    if (helper === undefined) throw new Error(`no helper is called ${name}`);
+    if (helper === undefined) throw new InvariantError(`no helper is called ${name}`);
     n = list.length;
     list.push(helper);
     names.set(name, n);

@@ -7,6 +7,7 @@
 import { CR4, S, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
+import { DR7_ENABLES } from './breakpoints.js';
 
 /** The register that a number names, or -1 with an event recorded. */
 const accessible = (cpu: Cpu, dr: number, gpr: number, write: boolean): number => {
@@ -41,7 +42,11 @@ const movToDr: Helper = (cpu) => {
   }
   if (value >> 32n !== 0n) return cpu.gp();
   if (dr === 6) cpu.set64(S.dr6, dr6Value(value));
-  else cpu.set64(S.dr7, dr7Value(value));
+  else {
+    cpu.set64(S.dr7, dr7Value(value));
+    // the run loop is asked before the next instruction
+    if ((cpu.get32(S.dr7) & DR7_ENABLES) !== 0) cpu.set32(S.attention, 1);
+  }
   return true;
 };
 

@@ -8,6 +8,7 @@
 import { LEAVE, S, VECTOR } from '../../isa/state.js';
 import type { Cpu, PendingEvent } from '../core.js';
 import { deliverOnce } from './gates.js';
+import { realMode } from './segments.js';
 
 /** Where a vector stands in the table of double faults. */
 const severity = (event: PendingEvent): 'benign' | 'contributory' | 'page' => {
@@ -34,6 +35,10 @@ export const recordedFault = (cpu: Cpu): PendingEvent => ({
   injected: false,
 });
 
+/** Real mode has no error codes: neither frames nor VM exits see one. */
+const withoutCode = (cpu: Cpu, event: PendingEvent): PendingEvent =>
+  event.code >= 0 && realMode(cpu) ? { ...event, code: -1 } : event;
+
 /** CR2 and the debug registers take their part of an event before its handler starts. */
 const recordAddress = (cpu: Cpu, event: PendingEvent): void => {
   if (event.injected || event.type !== 3) return;
@@ -59,7 +64,7 @@ const shutdown = (cpu: Cpu): false => {
  * @returns false when a VM exit was recorded or the processor shut down
  */
 export const deliverEvent = (cpu: Cpu, event: PendingEvent, returnRip: bigint): boolean => {
-  let current = event;
+  let current = withoutCode(cpu, event);
   let rip = returnRip;
   cpu.delivering = undefined;
   for (;;) {
@@ -75,7 +80,7 @@ export const deliverEvent = (cpu: Cpu, event: PendingEvent, returnRip: bigint): 
     }
     if (cpu.get32(S.leave) !== LEAVE.fault) return false;
     rip = BigInt.asUintN(64, rip - BigInt(current.length));
-    const nested = recordedFault(cpu);
+    const nested = withoutCode(cpu, recordedFault(cpu));
     if (current.type === 3 && current.vector === VECTOR.df) {
       if (cpu.guest?.exception(nested) === true) return false;
       return shutdown(cpu);
@@ -85,6 +90,7 @@ export const deliverEvent = (cpu: Cpu, event: PendingEvent, returnRip: bigint): 
       recordAddress(cpu, nested);
       cpu.delivering = undefined;
       current = { vector: VECTOR.df, type: 3, code: 0, address: 0n, length: 0, injected: false };
+      current = withoutCode(cpu, current);
     } else current = nested;
   }
 };

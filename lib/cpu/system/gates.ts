@@ -37,8 +37,12 @@ import { taskSwitch } from './task-switch.js';
 /** Exceptions of the fault class: RF is set in the RFLAGS image that they push. */
 const FAULTS = new Set([0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 20, 21]);
 
+/** General detection (DR6.BD) is the one debug exception that is such a fault. */
+const isFault = (event: PendingEvent): boolean =>
+  event.type === 3 &&
+  (FAULTS.has(event.vector) || (event.vector === VECTOR.db && (event.address & 0x2000n) !== 0n));
 const image = (cpu: Cpu, event: PendingEvent): bigint =>
-  BigInt(readRflags(cpu) | (event.type === 3 && FAULTS.has(event.vector) ? FLAG.rf : 0));
+  BigInt(readRflags(cpu) | (isFault(event) ? FLAG.rf : 0));
 
 const gateFault = (cpu: Cpu, vector: number, event: PendingEvent): false =>
   cpu.fault(vector, (event.vector << 3) | 2 | externalBit(cpu));

@@ -16,6 +16,8 @@ const softwareInterrupt: Helper = (cpu) => {
   const type = cpu.arg32(1) as PendingEvent['type'];
   if (type === 4 && virtual8086(cpu) && iopl(cpu) !== 3) return cpu.gp();
   const event = { vector, type, code: -1, address: 0n, length: cpu.instructionLength, injected: false };
+  // TF is cleared on the way into the handler, before it could trap
+  cpu.noStepTrap = true;
   return deliverEvent(cpu, event, cpu.nextRip);
 };
 

@@ -7,6 +7,7 @@
 import { S, SEG } from '../../isa/state.js';
 import type { Cpu, IoAccess } from '../core.js';
 import type { Helper, HelperTable } from '../helpers.js';
+import { portBreakpoints } from './breakpoints.js';
 import { probeWrite, readLinear32, writeLinear } from './memory.js';
 import { AR, attrOf, iopl, limitOf, readTss, realMode, virtual8086 } from './segments.js';
 
@@ -48,6 +49,7 @@ const input: Helper = (cpu) => {
   if (!permitted(cpu, port, size)) return false;
   if (cpu.guest?.io(plain(port, size, true, cpu.arg32(2) !== 0)) === true) return false;
   cpu.result32(0, readPort(cpu, port, size));
+  portBreakpoints(cpu, port, size);
   return true;
 };
 
@@ -58,6 +60,7 @@ const output: Helper = (cpu) => {
   if (!permitted(cpu, port, size)) return false;
   if (cpu.guest?.io(plain(port, size, false, cpu.arg32(2) !== 0)) === true) return false;
   cpu.ports?.write(port, size, (cpu.arg32(3) & mask(size)) >>> 0);
+  portBreakpoints(cpu, port, size);
   return true;
 };
 
@@ -78,6 +81,7 @@ const inputString: Helper = (cpu) => {
   const a = stringAccess(cpu, true);
   if (!permitted(cpu, a.port, a.size) || cpu.guest?.io(a) === true) return false;
   if (!probeWrite(cpu, a.linear, a.size, 'current')) return false;
+  portBreakpoints(cpu, a.port, a.size);
   return writeLinear(cpu, a.linear, a.size, BigInt(readPort(cpu, a.port, a.size)));
 };
 
@@ -87,6 +91,7 @@ const outputString: Helper = (cpu) => {
   const value = readLinear32(cpu, a.linear, a.size);
   if (value === undefined) return false;
   cpu.ports?.write(a.port, a.size, value >>> 0);
+  portBreakpoints(cpu, a.port, a.size);
   return true;
 };
 

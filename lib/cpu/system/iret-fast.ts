@@ -8,6 +8,7 @@
 import { FLAG, GPR, S, SEG } from '../../isa/state.js';
 import { ACCESS, LEFT } from '../../memory/access.js';
 import type { Cpu } from '../core.js';
+import { DR7_ENABLES } from './breakpoints.js';
 
 const FRAME_BYTES = 40;
 const RESTORED =
@@ -22,7 +23,6 @@ const RESTORED =
   FLAG.of |
   FLAG.iopl |
   FLAG.nt |
-  FLAG.rf |
   FLAG.ac |
   FLAG.vif |
   FLAG.vip |
@@ -65,6 +65,8 @@ export const iretFast = (cpu: Cpu): boolean => {
   const { u32 } = cpu;
   const at = cpu.at >>> 2;
   const eflags = u32[at + S.eflags / 4];
+  // with breakpoints RF matters; without it is dropped
+  if ((u32[at + S.dr7 / 4] & DR7_ENABLES) !== 0) return false;
   if (u32[at + S.mode / 4] !== 64 || u32[at + S.cpl / 4] !== 0 || (eflags & FLAG.nt) !== 0) return false;
   const f = words(cpu, u32[at + 2 * GPR.rsp], u32[at + 2 * GPR.rsp + 1], FRAME_BYTES);
   if (f < 0) return false;
@@ -90,7 +92,7 @@ export const iretFast = (cpu: Cpu): boolean => {
   u32[at + S.flagA / 4 + 1] = 0;
   u32[at + S.flagR / 4] = (flags & FLAG.zf) !== 0 ? 0 : 1;
   u32[at + S.flagR / 4 + 1] = 0;
-  u32[at + S.eflags / 4] = (flags & RESTORED & ~LAZY) | (eflags & ~RESTORED) | 2;
+  u32[at + S.eflags / 4] = (flags & RESTORED & ~LAZY) | (eflags & ~RESTORED & ~FLAG.rf) | 2;
   u32[at + S.interruptibility / 4] &= ~8;
   if (((eflags ^ flags) & FLAG.ac) !== 0) cpu.mmu.contextChanged();
   return true;

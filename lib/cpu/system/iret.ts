@@ -7,6 +7,7 @@ import { FLAG, S, SEG, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import type { HelperTable } from '../helpers.js';
 import { readRflags, writeRflags } from '../rflags.js';
+import { DR7_ENABLES } from './breakpoints.js';
 import { bytesOf, checkTarget, commitReturn, type OperandSize, returnCode, returnStack } from './far.js';
 import { iretFast } from './iret-fast.js';
 import {
@@ -36,7 +37,11 @@ const restored = (cpu: Cpu, w: OperandSize): number => {
   return mask;
 };
 
+/** What follows every return: NMIs are open again, and RF stays for one instruction if a code breakpoint could ask for it. */
 const unblockNmi = (cpu: Cpu): true => {
+  cpu.resumeFlagLoaded = true;
+  if ((cpu.get32(S.dr7) & DR7_ENABLES) === 0) cpu.set32(S.eflags, cpu.get32(S.eflags) & ~FLAG.rf);
+
   cpu.set32(S.interruptibility, cpu.get32(S.interruptibility) & ~8);
   return true;
 };

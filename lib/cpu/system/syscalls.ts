@@ -31,6 +31,7 @@ const syscall: Helper = (cpu) => {
   cpu.setGpr(1, cpu.nextRip);
   cpu.setGpr(11, BigInt(flags & ~FLAG.rf));
   writeRflags(cpu, flags & ~(cpu.get32(S.sfmask) | FLAG.rf));
+  cpu.noStepTrap = (cpu.get32(S.eflags) & FLAG.tf) === 0;
   cpu.nextRip = cpu.get64(S.lstar);
   flat(cpu, cs, CODE64, cs + 8, 0);
   return true;

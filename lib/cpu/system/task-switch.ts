@@ -2,12 +2,13 @@
  * Hardware task switches outside IA-32e mode, through TSS descriptors, task gates and IRET with NT.
  *
  * SDM volume 3, chapter "Task Management". In VMX non-root operation every switch exits before anything is changed.
- * Not modelled: the debug trap of a TSS with T set, and faults in the context of the new task are raised after the
- * switch has been committed, for the first segment that fails, with its selector (#TS, #NP, #SS).
+ * With T set in its TSS the new task begins with a debug trap. Faults in the context of the new task are raised after
+ * the switch has been committed, for the first segment that fails, with its selector (#TS, #NP, #SS).
  */
 import { CR0, CR4, FLAG, S, SEG, VECTOR } from '../../isa/state.js';
 import type { Cpu } from '../core.js';
 import { readRflags, writeRflags } from '../rflags.js';
+import { DR6 } from './breakpoints.js';
 import { loadPdptes } from './control-registers.js';
 import { probeWrite, readLinear32, writeLinear } from './memory.js';
 import {
@@ -54,6 +55,8 @@ interface TaskImage {
   gpr: number[];
   seg: number[];
   ldt: number;
+  /** The T bit. */
+  trap: boolean;
 }
 
 const readImage = (cpu: Cpu, base: bigint, wide: boolean): TaskImage | undefined => {
@@ -62,6 +65,8 @@ const readImage = (cpu: Cpu, base: bigint, wide: boolean): TaskImage | undefined
   const offsets = [wide ? layout.cr3 : layout.eip, layout.eip, layout.eflags, layout.ldt];
   for (let i = 0; i < 8; i++) offsets.push(layout.gpr + i * step);
   for (let i = 0; i < (wide ? 6 : 4); i++) offsets.push(layout.seg + i * step);
+  // the T bit is in the word before the I/O map base; 16-bit segments have none
+  if (wide) offsets.push(0x64);
   const values: number[] = [];
   for (const offset of offsets) {
     const v = readLinear32(cpu, at(base, offset), step, 'supervisor');
@@ -69,9 +74,17 @@ const readImage = (cpu: Cpu, base: bigint, wide: boolean): TaskImage | undefined
     values.push(v);
   }
   const [cr3 = 0, eip = 0, eflags = 0, ldt = 0] = values;
-  const seg = values.slice(12).map((v) => v & 0xffff);
+  const seg = values.slice(12, wide ? 18 : 16).map((v) => v & 0xffff);
   while (seg.length < 6) seg.push(0);
-  return { cr3, eip, eflags, gpr: values.slice(4, 12), seg, ldt: ldt & 0xffff };
+  return {
+    cr3,
+    eip,
+    eflags,
+    gpr: values.slice(4, 12),
+    seg,
+    ldt: ldt & 0xffff,
+    trap: wide && (values[18]! & 1) !== 0,
+  };
 };
 
 /** Stores the state of the old task; its TSS has been probed. */
@@ -194,6 +207,11 @@ export const taskSwitch = (
   }
   cpu.nextRip = BigInt(task.eip);
   cpu.set64(S.dr7, cpu.get64(S.dr7) & ~0x55n);
+  cpu.noStepTrap = true;
+  if (task.trap) {
+    cpu.debugTraps |= DR6.bt;
+    cpu.set32(S.attention, 1);
+  }
   if (!loadSegments(cpu, task)) return false;
   if (BigInt(task.eip) > BigInt(limitOf(cpu, SEG.cs))) return cpu.gp();
   if (code >= 0) {

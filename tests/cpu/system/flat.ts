@@ -119,6 +119,7 @@ export const makeFlat = (): Flat => {
   cpu.ports = undefined;
   cpu.extraCycles = 0;
   resetState(cpu);
+  cpu.set32(S.attention, 0);
   mmu.flushAll();
   mmu.log.length = 0;
   const put: Flat['put'] = (at, size, ...values) => {
