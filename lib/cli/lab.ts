@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { Command } from 'commander';
 import { InvariantError, LabError } from '../base/error.js';
+import { DEBIAN_NAMES, type DebianName } from '../guests/debian/flavours.js';
 import { openNotebooks } from '../lab/notebook/serve.js';
 import { NOTEBOOKS, REPORTS } from '../lab/paths.js';
 import type { Paging } from '../lab/run-types.js';
@@ -11,6 +12,7 @@ import type { TinyRun } from '../lab/tiny-report.js';
 import { writeWhole } from './files.js';
 import { summary } from './result.js';
 import { ProgressLine } from './terminal.js';
+import { oneOf } from './values.js';
 
 /** The notebook that is the lab's report, and the tag of the cell that prints the comparison. */
 export const LAB_NOTEBOOK = '01-nested-vs-shadow';
@@ -87,8 +89,14 @@ export const addLab = (program: Command, done: (status: number) => void): Comman
     .command('setup')
     .description('install the notebook exporter and download the Debian guest')
     .option('--force', 'download the Debian guest again, in its current version')
-    .action((flags: { readonly force?: boolean }) => {
-      setUp(say, flags.force === true);
+    .option(
+      '--guest <NAME>',
+      `which guest: ${DEBIAN_NAMES.join(', ')}`,
+      oneOf('--guest', DEBIAN_NAMES),
+      'debian',
+    )
+    .action((flags: { readonly force?: boolean; readonly guest: DebianName }) => {
+      setUp(say, flags.force === true, flags.guest);
       say('everything is there');
       done(0);
     }),

@@ -9,7 +9,7 @@ import type { GuestImage } from '../guests/guest.js';
 import type { TinyOptions } from '../guests/tiny/tiny.js';
 import { DEFAULT_WORKLOAD } from '../guests/tiny/workload.js';
 import { LAB_LAYOUTS, type LabLayout } from '../hypervisor/lab-leaves.js';
-import { DEBIAN } from './paths.js';
+import { debianFolder } from './paths.js';
 import { type BootOptions, GUESTS } from './run-types.js';
 
 /** Which leaves the guest asks, by layout. */
@@ -71,7 +71,9 @@ export const image = async (options: BootOptions, memory: number, layout: LabLay
   const additions = [...isolation, ...(options.append === undefined ? [] : [options.append])];
   const append = additions.length === 0 ? undefined : additions.join(' ');
   const { debianGuest } = await import('../guests/debian/debian.js');
-  return await debianGuest(DEBIAN, join(DEBIAN, 'cache'), {
+  const folder = debianFolder(guest);
+  return await debianGuest(folder, join(folder, 'cache'), {
+    name: guest,
     memory,
     leaves: leafNumbers(layout),
     tables: acpi ? [{ ...acpiTables({ emptyDsdt: options.emptyDsdt ?? false }), what: 'ACPI tables' }] : [],

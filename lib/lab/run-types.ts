@@ -2,6 +2,7 @@
  * What `boot` takes and gives: the options of a run, its counters, phases and result.
  */
 
+import { DEBIAN_NAMES } from '../guests/debian/flavours.js';
 import type { ModuleFile } from '../guests/freestanding.js';
 import type { TinyWorkload } from '../guests/tiny/workload.js';
 import type { CostOptions } from '../hypervisor/costs.js';
@@ -23,7 +24,7 @@ export const NUMBERS = {
   seed: [0, 2 ** 32 - 1],
 } as const;
 export const DEFAULT_MEMORY = 256 * 2 ** 20;
-export const GUESTS = ['debian', 'tiny'] as const;
+export const GUESTS = [...DEBIAN_NAMES, 'tiny'] as const;
 export type GuestName = (typeof GUESTS)[number];
 
 /** Paravirtual features and x2APIC, with what a guest has by default. */

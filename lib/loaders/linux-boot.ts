@@ -1,12 +1,14 @@
 /**
- * Starts an uncompressed Linux kernel through its 64-bit entry (Linux "The Linux/x86 Boot Protocol", "64-bit Boot
- * Protocol"), as a micro-VM monitor does: no BIOS, no boot loader, no real mode.
+ * Starts an uncompressed Linux kernel through its 64-bit entry, or a 32-bit kernel through its 32-bit entry (Linux "The
+ * Linux/x86 Boot Protocol", "64-bit Boot Protocol", "32-bit Boot Protocol"), as a micro-VM monitor does: no BIOS, no boot
+ * loader, no real mode.
  *
  *   0x00500  GDT               0x20000  command line
  *   0x07000  zero page         0xe0000  ACPI tables, if any
  *   0x09000  page tables       top      initramfs, page-aligned
  *
- * Paging is on with an identity map of 4 GiB in 2 MiB pages; RSI points to the zero page; the IDT is empty.
+ * For 64 bits paging is on with an identity map of 4 GiB in 2 MiB pages; for 32 bits it is off. RSI points to the zero
+ * page; the IDT is empty.
  * Not done: moving the kernel (its relocation table is ignored), memory above the 32-bit hole, EFI.
  */
 import { alignDown, hex } from '../base/bits.js';
@@ -26,6 +28,8 @@ export const BOOT_LAYOUT = {
 /** Above this lie the APICs; memory there would need a second slot. */
 const MAX_MEMORY = 0xc000_0000;
 const MAX_COMMAND_LINE = 2047;
+/** A 32-bit kernel reaches its initramfs through its direct map of low memory (`initrd_addr_max` of such kernels). */
+const MAX_INITRAMFS_32 = 0x3800_0000;
 const SELECTOR = { code: 0x10, data: 0x18, task: 0x20 } as const;
 
 /** Offsets in the zero page (`struct boot_params`). */
@@ -43,6 +47,7 @@ const ZERO_PAGE = {
 } as const;
 const E820_RAM = 1;
 const CR0 = 0x8001_0031n; // PG WP NE ET PE
+const CR0_UNPAGED = 0x31n; // NE ET PE
 const CR4_PAE = 1n << 5n;
 const EFER = 0x500n; // LME LMA
 const PAGE = { present: 1n, writable: 2n, large: 0x80n } as const;
@@ -85,15 +90,15 @@ const pageTables = (): Segment => {
   return u64Table(at, entries, 'page tables');
 };
 
-const gdt = (): Segment =>
+const gdt = (bits: 32 | 64): Segment =>
   u64Table(
     BOOT_LAYOUT.gdt,
     [
       0n,
       0n,
-      0x00af_9b00_0000_ffffn, // code: 64-bit, execute and read, accessed
+      bits === 64 ? 0x00af_9b00_0000_ffffn : 0x00cf_9b00_0000_ffffn, // code: execute and read, accessed
       0x00cf_9300_0000_ffffn, // data: read and write, accessed
-      0x0000_8b00_0000_0067n, // task: busy 64-bit TSS at 0
+      0x0000_8b00_0000_0067n, // task: busy TSS at 0
       0n,
     ],
     'GDT',
@@ -139,7 +144,20 @@ export const longModeEntry = (rip: bigint, rsi: bigint): EntryState => {
 };
 
 /** The tables that `longModeEntry` relies on, for guests that are not Linux. */
-export const longModeTables = (): readonly Segment[] => [gdt(), pageTables()];
+export const longModeTables = (): readonly Segment[] => [gdt(64), pageTables()];
+
+/** The state at a 32-bit entry point: flat segments, no paging. */
+const protectedModeEntry = (rip: bigint, rsi: bigint): EntryState => {
+  const long = longModeEntry(rip, rsi);
+  return {
+    ...long,
+    cr0: CR0_UNPAGED,
+    cr3: 0n,
+    cr4: 0n,
+    efer: 0n,
+    segments: { ...long.segments, cs: segmentOf(SELECTOR.code, 0xffff_ffff, 0xc09b) },
+  };
+};
 
 const zeroPage = (
   memoryBytes: number,
@@ -236,18 +254,19 @@ export const loadLinux = (options: LinuxBootOptions): LinuxGuest => {
     throw new LabError(
       'loader.entry',
       `${kernelName}: entry ${hex(elf.entry)} is in no loaded segment`,
-      'the 64-bit entry is a physical address',
+      'the entry of a kernel is a physical address',
     );
   }
 
   const ramdisk = { gpa: 0, bytes: options.initramfs?.length ?? 0 };
   if (options.initramfs !== undefined && ramdisk.bytes > 0) {
-    ramdisk.gpa = alignDown(memoryBytes - ramdisk.bytes, 4096);
+    const end = elf.bits === 32 ? Math.min(memoryBytes, MAX_INITRAMFS_32) : memoryBytes;
+    ramdisk.gpa = alignDown(end - ramdisk.bytes, 4096);
     const kernelEnd = Math.max(...used.map((u) => u.gpa + u.size));
     if (ramdisk.gpa < kernelEnd) {
       throw new LabError(
         'loader.memory',
-        `an initramfs of ${ramdisk.bytes} bytes does not fit between the kernel's end ${hex(kernelEnd)} and the end of guest memory ${hex(memoryBytes)}`,
+        `an initramfs of ${ramdisk.bytes} bytes does not fit between the kernel's end ${hex(kernelEnd)} and the end of guest memory ${hex(end)}`,
         'give the guest more memory',
       );
     }
@@ -255,7 +274,7 @@ export const loadLinux = (options: LinuxBootOptions): LinuxGuest => {
   }
   const commandLine = Uint8Array.from([...text, 0]);
   segments.push(
-    ...longModeTables(),
+    ...(elf.bits === 64 ? longModeTables() : [gdt(32)]),
     zeroPage(memoryBytes, commandLine.length, ramdisk),
     { gpa: BOOT_LAYOUT.commandLine, bytes: commandLine, what: 'command line' },
     ...(options.extra ?? []).map((e) => ({
@@ -279,5 +298,6 @@ export const loadLinux = (options: LinuxBootOptions): LinuxGuest => {
       .filter((s) => !kernelWhats.has(s.what))
       .map((s) => ({ gpa: s.gpa, size: s.bytes.length, what: s.what })),
   ]);
-  return { segments, entry: longModeEntry(elf.entry, BigInt(BOOT_LAYOUT.zeroPage)), elf, initramfs: ramdisk };
+  const start = elf.bits === 64 ? longModeEntry : protectedModeEntry;
+  return { segments, entry: start(elf.entry, BigInt(BOOT_LAYOUT.zeroPage)), elf, initramfs: ramdisk };
 };

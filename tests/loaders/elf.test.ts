@@ -64,7 +64,8 @@ describe('ELF', () => {
   it.each([
     ['empty', new Uint8Array(0), /k: at offset 0x0: an ELF header has 64 bytes/],
     ['magic', changed(0, 0), /offset 0x0: the magic/],
-    ['32-bit', changed(4, 1), /offset 0x4: class 1/],
+    ['32-bit header of a 64-bit machine', changed(4, 1), /offset 0x12: machine 62 of a 32-bit file is not 3/],
+    ['no class', changed(4, 3), /offset 0x4: class 3/],
     ['big-endian', changed(5, 2), /offset 0x5: data encoding 2/],
     ['relocatable', changed(16, 1), /offset 0x10: type 1/],
     ['ARM', changed(18, 183), /offset 0x12: machine 183/],

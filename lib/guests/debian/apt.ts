@@ -5,6 +5,8 @@
  * lists may be old, so they are updated once and the same is tried again.
  */
 import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { LabError } from '../../base/error.js';
 
 export type Say = (line: string) => void;
@@ -118,3 +120,41 @@ export const installPackages = (names: readonly string[], say: Say): void => {
     asRoot(['apt-get', 'install', '-y', '-q', '--no-install-recommends', ...names], say),
   );
 };
+
+/**
+ * apt with lists and a state of its own, for another architecture: nothing of the system's configuration changes, and no
+ * root is needed. Sources and keys are the system's.
+ */
+export class PrivateApt {
+  /** Options that make any apt command use the private state. */
+  readonly options: readonly string[];
+
+  /** @param folder absolute; it is made */
+  constructor(folder: string, architecture: string) {
+    const state = join(folder, 'state');
+    const cache = join(folder, 'cache');
+    mkdirSync(join(state, 'lists', 'partial'), { recursive: true });
+    mkdirSync(join(cache, 'archives', 'partial'), { recursive: true });
+    const status = join(state, 'status');
+    writeFileSync(status, '');
+    this.options = [
+      `APT::Architecture=${architecture}`,
+      `APT::Architectures=${architecture}`,
+      `Dir::State=${state}`,
+      `Dir::State::status=${status}`,
+      `Dir::Cache=${cache}`,
+      'APT::Sandbox::User=',
+      'Acquire::Languages=none',
+    ].flatMap((o) => ['-o', o]);
+  }
+  update(say: Say): void {
+    say('  apt-get update, with lists of its own');
+    try {
+      run('apt-get', [...this.options, 'update', '-q']);
+    } catch (e) {
+      // one list that a mirror is just changing is no reason to give up
+      if (!(e instanceof LabError)) throw e;
+      say(`  ${e.message.split('\n')[0]}`);
+    }
+  }
+}

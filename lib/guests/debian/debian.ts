@@ -1,7 +1,8 @@
 /**
- * The Debian guest: Debian's own kernel package, unmodified, with an initramfs of busybox and the `cpuid` tool.
+ * The Debian guests: Debian's own kernel package, unmodified, with an initramfs of busybox and the `cpuid` tool.
  *
- * Boots through the 64-bit entry of the uncompressed kernel, as a micro-VM monitor does: no firmware, no boot loader.
+ * They boot through the 64-bit or 32-bit entry of the uncompressed kernel, as a micro-VM monitor does: no firmware, no
+ * boot loader.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
@@ -13,6 +14,7 @@ import type { Segment } from '../../loaders/entry-state.js';
 import { kernelSymbols } from '../../loaders/kallsyms.js';
 import { loadLinux } from '../../loaders/linux-boot.js';
 import type { GuestImage, LinuxGuestOptions } from '../guest.js';
+import type { DebianName } from './flavours.js';
 import { initScript, type LeafNumbers } from './init.js';
 import { debianInitramfs, kernelFile } from './initramfs.js';
 import { readManifest } from './packages.js';
@@ -23,6 +25,8 @@ export const DEBIAN_CMDLINE =
   'console=ttyS0 panic=-1 nokaslr mitigations=off tsc=reliable cryptomgr.notests random.trust_cpu=off 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd pci=off';
 
 export interface DebianOptions extends LinuxGuestOptions {
+  /** Default `debian`. */
+  readonly name?: DebianName;
   readonly leaves: LeafNumbers;
   /** ACPI and other tables of the machine, placed by the caller. */
   readonly tables?: readonly Segment[];
@@ -61,13 +65,14 @@ export const debianGuest = async (
   cache: string,
   options: DebianOptions,
 ): Promise<GuestImage> => {
+  const name = options.name ?? 'debian';
   const manifest = readManifest(folder);
   const own = options.kernel === undefined || options.initrd === undefined;
   if (own && manifest === undefined)
     throw new LabError(
       'debian.not-set-up',
       `Debian's packages are not in ${folder}`,
-      'run `npx vmxlab setup` first',
+      `run \`npx vmxlab setup${name === 'debian' ? '' : ` --guest ${name}`}\` first`,
     );
   const root = join(folder, 'root');
   const file = options.kernel ?? kernelFile(root);
@@ -92,11 +97,12 @@ export const debianGuest = async (
       ? manifest.packages.map((p) => `${p.name} ${p.version} (sha256 ${p.sha256.slice(0, 16)}…)`)
       : [`kernel ${file}`];
   return {
-    name: 'debian',
+    name,
     about,
     cmdline,
     segments: loaded.segments,
     entry: loaded.entry,
-    symbols: () => kernelSymbols(loaded.elf),
+    // the names of a 32-bit kernel are kept in another form
+    ...(loaded.elf.bits === 64 ? { symbols: () => kernelSymbols(loaded.elf) } : {}),
   };
 };

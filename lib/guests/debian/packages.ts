@@ -17,9 +17,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { LabError } from '../../base/error.js';
-import { haveApt, run, type Say, withLists } from './apt.js';
+import { haveApt, PrivateApt, run, type Say, withLists } from './apt.js';
+import { DEBIAN_FLAVOURS, type DebianFlavour } from './flavours.js';
 
-export const KERNEL_METAPACKAGE = 'linux-image-cloud-amd64';
 /** Packages besides the kernel; `libc6` is what `cpuid` links against. */
 export const TOOL_PACKAGES = ['busybox-static', 'cpuid', 'libc6'] as const;
 
@@ -45,13 +45,13 @@ export const readManifest = (folder: string): DebianManifest | undefined => {
 };
 
 /** The kernel package that the metapackage depends on. */
-const kernelPackage = (): string => {
-  const text = run('apt-cache', ['depends', KERNEL_METAPACKAGE]);
+const kernelPackage = (metapackage: string, options: readonly string[]): string => {
+  const text = run('apt-cache', [...options, 'depends', metapackage]);
   const m = /Depends: (linux-image-\S+)/.exec(text);
   if (m === null)
     throw new LabError(
       'debian.kernel',
-      `${KERNEL_METAPACKAGE} depends on no linux-image package`,
+      `${metapackage} depends on no linux-image package`,
       'run `apt-get update`',
     );
   return m[1]!;
@@ -67,15 +67,25 @@ const UNUSED = [
   'lib/modules',
   'usr/lib/x86_64-linux-gnu/gconv',
   'usr/lib/x86_64-linux-gnu/audit',
+  'usr/lib/i386-linux-gnu/gconv',
+  'usr/lib/i386-linux-gnu/audit',
 ] as const;
 
 /** Downloads the packages into `work` and unpacks them in `work`/root. */
-const downloadAndUnpack = (work: string, say: Say): DebianManifest => {
-  withLists([KERNEL_METAPACKAGE, ...TOOL_PACKAGES], say, () => {
-    const names = [kernelPackage(), ...TOOL_PACKAGES];
+const downloadAndUnpack = (work: string, flavour: DebianFlavour, say: Say): DebianManifest => {
+  const download = (options: readonly string[]): void => {
+    const names = [kernelPackage(flavour.kernel, options), ...TOOL_PACKAGES];
     say(`  apt-get download ${names.join(' ')}`);
-    run('apt-get', ['download', '-q', ...names], work);
-  });
+    run('apt-get', [...options, 'download', '-q', ...names], work);
+  };
+  if (flavour.architecture === 'amd64')
+    withLists([flavour.kernel, ...TOOL_PACKAGES], say, () => download([]));
+  else {
+    // lists of another architecture, kept in the work folder: the system's own stay as they are
+    const apt = new PrivateApt(join(work, 'apt'), flavour.architecture);
+    apt.update(say);
+    download(apt.options);
+  }
   const root = join(work, 'root');
   mkdirSync(root);
   const files = readdirSync(work).filter((f) => f.endsWith('.deb'));
@@ -99,7 +109,12 @@ const downloadAndUnpack = (work: string, say: Say): DebianManifest => {
  * moved into place when complete, and the manifest comes last.
  * @param force fetches what is current now even if a set is there
  */
-export const fetchDebian = (folder: string, say: Say, force = false): DebianManifest => {
+export const fetchDebian = (
+  folder: string,
+  say: Say,
+  force = false,
+  flavour: DebianFlavour = DEBIAN_FLAVOURS.debian,
+): DebianManifest => {
   const known = force ? undefined : readManifest(folder);
   if (known !== undefined) return known;
   if (!haveApt())
@@ -114,7 +129,7 @@ export const fetchDebian = (folder: string, say: Say, force = false): DebianMani
     if (old.startsWith(WORK)) rmSync(join(folder, old), { recursive: true, force: true });
   const work = mkdtempSync(join(folder, WORK));
   try {
-    const manifest = downloadAndUnpack(work, say);
+    const manifest = downloadAndUnpack(work, flavour, say);
     const written = join(work, MANIFEST);
     writeFileSync(written, `${JSON.stringify(manifest, undefined, 2)}\n`);
     rmSync(join(folder, MANIFEST), { force: true });
