@@ -135,6 +135,35 @@ describe('packets', () => {
       expect(r[what]).toEqual(free[what]);
   });
 
+  test('a write watchpoint stops behind each store that changes the bytes', async () => {
+    const stores = join(folder, 'stores');
+    const code = assemble(CODE_AT, [
+      [0xb9, ...dword(2)], // +0 mov ecx, 2
+      [0x89, 0x0d, ...dword(0x20_0000)], // +5 mov [200000h], ecx
+      [0x89, 0x0d, ...dword(0x20_0000)], // +11 the same again: no change
+      [0x49, 0x75, 0xf1], // +17 dec ecx; +18 jnz +5
+      exitWith(2),
+    ]);
+    writeFileSync(stores, flatKernel(code));
+    const result = await debug({ kernel: stores }, async (c) => {
+      expect(await c.ask('Z2,200002,2')).toBe('OK');
+      expect(await c.ask('Z2,200000,4')).toBe('OK');
+      for (const value of [2, 1]) {
+        expect(await c.ask('c')).toBe('T05watch:200000;thread:01;');
+        expect(await c.ask(RIP)).toBe(little(CODE_AT + 11));
+        expect(await c.ask('m200000,4')).toBe(little(value, 4));
+      }
+      // what the debugger writes is no hit
+      expect(await c.ask('M200000,4:07000000')).toBe('OK');
+      // the same store once more, now a change: also seen by a step
+      expect(await c.ask('s')).toBe('T05watch:200000;thread:01;');
+      expect(await c.ask('z2,200000,4')).toBe('OK');
+      expect(await c.ask('z2,200002,2')).toBe('OK');
+      expect(await c.ask('c')).toBe('W05');
+    });
+    expect(result.outcome).toBe('debug-exit');
+  });
+
   test('breakpoints stop before the instruction, again and again, without a change of memory', async () => {
     const at = CODE_AT + 7;
     const r = await debug({}, async (c) => {
@@ -235,7 +264,8 @@ describe('packets', () => {
     ['P0=00', 'E16'],
     ['Zx', ''],
     ['Z0,xyz,1', 'E01'],
-    ['Z2,1000,1', ''],
+    ['Z2,1000,100', 'E0c'],
+    ['Z3,1000,1', ''],
     ['vMustReplyEmpty', ''],
     ['qXfer:features:read:other.xml:0,10', ''],
     ['vCont;t', 'E01'],

@@ -2,7 +2,7 @@
  * The packets of GDB's remote serial protocol that a stopped machine answers (GDB manual, "Packets", "General Query
  * Packets"). Each is a row: how it begins, and what it does.
  *
- * One thread, number 1. Not offered: watchpoints, extended mode, files, signals to the guest.
+ * One thread, number 1. Not offered: read watchpoints, extended mode, files, signals to the guest.
  */
 import type { Machine } from '../machine.js';
 import type { Breakpoints } from './breakpoints.js';
@@ -118,6 +118,19 @@ const remove = breakpoint((b, linear) => {
   return true;
 });
 
+const watchpoint =
+  (change: (b: Breakpoints, linear: bigint, size: number) => boolean): Command =>
+  ({ breakpoints }, rest) => {
+    const r = range(split(rest, ';')[0]);
+    if (r === undefined) return E.arguments;
+    return change(breakpoints, r.linear, r.size) ? OK : E.full;
+  };
+const watch = watchpoint((b, linear, size) => b.watch(linear, size));
+const unwatch = watchpoint((b, linear, size) => {
+  b.unwatch(linear, size);
+  return true;
+});
+
 const targetXml: Command = (_context, rest) => {
   const r = range(rest);
   if (r === undefined) return E.arguments;
@@ -178,8 +191,10 @@ const COMMANDS: readonly (readonly [prefix: string, run: Command])[] = [
   ['X', writeBinary],
   ['Z0,', insert],
   ['Z1,', insert],
+  ['Z2,', watch],
   ['z0,', remove],
   ['z1,', remove],
+  ['z2,', unwatch],
   ['H', says(OK)],
   ['T', says(OK)],
   ['s', resume('step', false)],

@@ -93,8 +93,12 @@ export class GdbStub {
   }
   /** A slice has ended, and the machine can go on. @param whole up to its limit, or to a breakpoint */
   ran(whole: boolean): void {
-    if (this.#breakpoints.hit) this.#stopped(SIGNAL.trap, this.#swbreak ? 'swbreak:;' : '');
-    else if (this.#state === 'stepping' && whole) this.#stopped(SIGNAL.trap);
+    const stepped = this.#state === 'stepping' && whole;
+    if (stepped) this.#breakpoints.look();
+    const { hit, watched } = this.#breakpoints;
+    if (watched !== undefined) this.#stopped(SIGNAL.trap, `watch:${watched.toString(16)};`);
+    else if (hit) this.#stopped(SIGNAL.trap, this.#swbreak ? 'swbreak:;' : '');
+    else if (stepped) this.#stopped(SIGNAL.trap);
     else if (this.#interrupted) this.#stopped(SIGNAL.interrupt);
   }
   /** The machine has ended. After a fatal end the client may look around first. */
