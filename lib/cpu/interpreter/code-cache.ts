@@ -177,6 +177,10 @@ export class CodeCache {
       this.#nextTable + 2 > LAYOUT.codeTables
     )
       this.flush();
+    if (this.#handlers.room < BLOCK_LIMIT) {
+      this.flush();
+      this.#handlers.forget();
+    }
     const cpu = this.#cpu;
     const mode = cpu.get32(S.mode) as Mode;
     const page = this.#page(hpa, mode);

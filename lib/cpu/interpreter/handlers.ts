@@ -4,7 +4,7 @@
  * Instructions that share a handler differ only in what their records hold. Handlers are built in batches: `of` names
  * a handler and queues it when it is new, `flush` builds all queued ones as one module and puts them into the table.
  */
-import { LabError } from '../../base/error.js';
+import { InvariantError } from '../../base/error.js';
 import type { Insn } from '../../isa/rows.js';
 import { CR0, CR4, FLAG, LEAVE, S, SEG } from '../../isa/state.js';
 import type { Operand } from '../../isa/verbs.js';
@@ -119,6 +119,8 @@ export class Handlers {
   readonly #byKey = new Map<number, Handler>();
   #queue: { readonly index: number; readonly body: Body }[] = [];
   #next = FIRST_FREE;
+  /** Handlers below this index are never forgotten. */
+  #kept = FIRST_FREE;
   readonly #table: WebAssembly.Table;
   readonly #imports: WebAssembly.Imports;
   readonly #pages: number;
@@ -183,12 +185,24 @@ export class Handlers {
   }
   #allocate(): number {
     if (this.#next >= this.#table.length)
-      throw new LabError(
-        'interpreter.handlers',
-        `more than ${this.#table.length} handlers`,
-        'raise HANDLER_LIMIT',
-      );
+      throw new InvariantError(`more than ${this.#table.length} handlers: room was not asked for`);
     return this.#next++;
+  }
+  /** Handlers that fit into the table besides those that are there. */
+  get room(): number {
+    return this.#table.length - this.#next;
+  }
+  /** What is built so far stays when room is made. */
+  keep(): void {
+    this.flush();
+    this.#kept = this.#next;
+  }
+  /** Makes room: forgets all but the kept handlers. No record that names another one may be run after that. */
+  forget(): void {
+    this.#queue = [];
+    for (const [key, { index }] of this.#byKey) if (index >= this.#kept) this.#byKey.delete(key);
+    for (let i = this.#kept; i < this.#next; i++) this.#table.set(i, null);
+    this.#next = this.#kept;
   }
   /** Builds what is queued. Must be called before records that name new handlers run. */
   flush(): void {

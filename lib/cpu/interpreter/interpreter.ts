@@ -24,8 +24,11 @@ import { Handlers } from './handlers.js';
 import { ALIGNED_ACCESS, STACK_ACCESS } from './memory-verbs.js';
 import { R } from './record.js';
 
-/** Size of the handler table. */
-const HANDLER_LIMIT = 16384;
+/**
+ * Size of the handler table. Ordinary software needs about a thousand handlers; code of random bytes asks for ever new
+ * ones, each a module of its own, and is held to this number.
+ */
+const HANDLER_LIMIT = 4096;
 
 export interface Interpreter extends Engine {
   readonly code: CodeCache;
@@ -64,7 +67,7 @@ const prepare = (handlers: Handlers): Arm[] => {
     if (handlers.count !== before) arms.push(arm);
   }
   for (const insn of instructions(COMMON)) handlers.of(insn);
-  handlers.flush();
+  handlers.keep();
   return arms;
 };
 
