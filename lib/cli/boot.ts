@@ -96,6 +96,7 @@ const run = async (flags: Flags): Promise<number> => {
       return withKeyboard(controller, shell, (input) => bootUnder(paging, { ...all, input }, params));
     }).finally(() => {
       line.clear();
+      stream.endLine();
       stat?.leave();
     }),
   );

@@ -38,6 +38,11 @@ export class ConsoleStream {
     process.stdout.write(bytes);
     this.#atLineStart = bytes[bytes.length - 1] === 10;
   }
+  /** What follows on the terminal begins on a line of its own. */
+  endLine(): void {
+    if (!this.#atLineStart && process.stdout.isTTY === true) process.stdout.write('\n');
+    this.#atLineStart = true;
+  }
   progress(text: string): void {
     if (this.#atLineStart || process.stdout.isTTY !== true) this.#progress.show(text);
   }
