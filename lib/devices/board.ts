@@ -16,9 +16,13 @@ import { createMarker } from './marker.js';
 import { createPic8259, type Pic8259 } from './pic8259.js';
 import { createPit8254, type Pit8254 } from './pit8254.js';
 import { createPort61 } from './port61.js';
+import { type BoardTrace, UNTRACED } from './trace.js';
 import { createUart16550, type Uart16550 } from './uart16550.js';
 
 export const IRQ = { timer: 0, serial: 4, sci: 9 } as const;
+/** Who sets a line, as KVM numbers its sources. */
+const USER_SOURCE = 0;
+const PIT_SOURCE = 2;
 const DEFAULT_RTC_START = '2026-11-22T12:00:00Z';
 /** KVM treats the end of interrupts on the RTC's I/O APIC pin specially. */
 const RTC_PIN = 8;
@@ -55,6 +59,8 @@ export interface BoardOptions {
   /** Guest TSC minus clock cycles. */
   readonly tscOffset?: number;
   readonly physicalBits?: number;
+  /** Who listens to the interrupt controllers. */
+  readonly trace?: BoardTrace;
   /** More devices, with ports or ranges of their own. */
   readonly extra?: readonly Device[];
 }
@@ -91,10 +97,13 @@ const ones = (size: number): number => (size === 4 ? 0xffff_ffff : (1 << (8 * si
 
 export const createBoard = (options: BoardOptions): Board => {
   const { clock } = options;
+  const trace = options.trace ?? UNTRACED;
   const timerPin = options.irq0Override === true ? 2 : 0;
 
   const pic: Pic8259 = createPic8259({
+    trace,
     onEnd: (irq) => {
+      trace.kvm_ack_irq?.({ irqchip: irq < 8 ? 0 : 1, pin: irq });
       if (irq === IRQ.timer) pit.ended();
     },
     onMask: (irq, masked) => {
@@ -103,6 +112,7 @@ export const createBoard = (options: BoardOptions): Board => {
   });
   const lapic = createLapic({
     clock,
+    trace,
     tscOffset: options.tscOffset ?? 0,
     physicalBits: options.physicalBits ?? 40,
     onEoi: (vector, level) => ioapic.eoi(vector, level),
@@ -112,7 +122,9 @@ export const createBoard = (options: BoardOptions): Board => {
   const ioapic: IoApic = createIoApic({
     deliver: (message) => lapic.receive(message),
     watched: [timerPin, RTC_PIN],
+    trace,
     onEnd: (pin) => {
+      trace.kvm_ack_irq?.({ irqchip: 2, pin });
       if (pin === timerPin) pit.ended();
     },
     onMask: (pin, masked) => {
@@ -120,10 +132,17 @@ export const createBoard = (options: BoardOptions): Board => {
     },
   });
 
+  /** Lines that are high, for the trace. */
+  let high = 0;
   const irq = (line: number): IrqLine => {
     const pin = line === IRQ.timer ? timerPin : line;
+    const source = line === IRQ.timer ? PIT_SOURCE : USER_SOURCE;
     return {
       set(level) {
+        if (level !== ((high & (1 << line)) !== 0))
+          trace.kvm_set_irq?.({ gsi: line, level: level ? 1 : 0, irq_source_id: source });
+        if (level) high |= 1 << line;
+        else high &= ~(1 << line);
         pic.setIrq(line, level);
         ioapic.setPin(pin, level);
       },

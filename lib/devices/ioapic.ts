@@ -7,6 +7,7 @@
  * go to the one local APIC; ExtINT and SMI are ignored. Not modelled: interrupt remapping, the EOI register.
  */
 import type { Device } from './device.js';
+import { type BoardTrace, UNTRACED } from './trace.js';
 
 export const IOAPIC_BASE = 0xfec0_0000;
 export const IOAPIC_PINS = 24;
@@ -65,10 +66,19 @@ export interface IoApicOptions {
   readonly onMask?: (pin: number, masked: boolean) => void;
   /** Inputs whose end must always be heard of. */
   readonly watched?: readonly number[];
+  readonly trace?: BoardTrace;
 }
 
 export const createIoApic = (options: IoApicOptions): IoApic => {
   const watched = new Set(options.watched ?? []);
+  const trace = options.trace ?? UNTRACED;
+  /** The level of an input changed. */
+  const traceSet = (pin: number): void =>
+    trace.kvm_ioapic_set_irq?.({
+      e: (BigInt(s.high[pin] >>> 0) << 32n) | BigInt(s.low[pin] >>> 0),
+      pin,
+      coalesced: false,
+    });
   let s: IoApicState = {
     select: 0,
     id: 0,
@@ -133,12 +143,15 @@ export const createIoApic = (options: IoApicOptions): IoApic => {
     setPin(pin, level) {
       const bit = 1 << pin;
       if (!level) {
+        const fell = (s.irr & bit) !== 0;
         s.irr &= ~bit;
+        if (fell) traceSet(pin);
         return;
       }
       const risen = (s.irr & bit) === 0;
       s.irr |= bit;
       if (risen || (s.low[pin] & RTE.level) !== 0) service(pin);
+      if (risen) traceSet(pin);
     },
     eoi(vector, level) {
       for (let pin = 0; pin < IOAPIC_PINS; pin++) {

@@ -10,6 +10,7 @@
 import type { Clock, Device } from './device.js';
 import type { ApicMessage } from './ioapic.js';
 import { createLapicTimer, type LapicTimer, type LapicTimerState } from './lapic-timer.js';
+import { type BoardTrace, UNTRACED } from './trace.js';
 
 export const LAPIC_BASE = 0xfee0_0000;
 
@@ -126,6 +127,7 @@ export interface LapicOptions {
   readonly onEoi?: (vector: number, level: boolean) => void;
   readonly onNmi?: () => void;
   readonly onInit?: () => void;
+  readonly trace?: BoardTrace;
 }
 
 const highest = (words: readonly number[]): number => {
@@ -143,6 +145,7 @@ const testBit = (words: readonly number[], vector: number): boolean =>
 
 export const createLapic = (options: LapicOptions): Lapic => {
   const apicId = options.id ?? 0;
+  const trace = options.trace ?? UNTRACED;
   const physicalBits = BigInt(options.physicalBits ?? 40);
   const zeros = (): number[] => new Array<number>(8).fill(0);
   const timer = createLapicTimer(options.clock, () => deliverLocal(LVT.timer), options.tscOffset ?? 0);
@@ -181,6 +184,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
   };
 
   const deliver = (mode: number, vector: number, level: boolean): boolean => {
+    trace.kvm_apic_accept_irq?.({ apicid: apicId, dm: mode, tm: level, vec: vector });
     switch (mode) {
       case MODE.fixed:
       case MODE.lowest:
@@ -230,6 +234,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
 
   const eoi = (): void => {
     const vector = highest(s.isr);
+    trace.kvm_eoi?.({ apicid: apicId, vector });
     if (vector < 0) return;
     clearBit(s.isr, vector);
     options.onEoi?.(vector, testBit(s.tmr, vector));
@@ -289,6 +294,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
 
   /** False when the register does not exist or cannot be written in this mode. */
   const writeRegister = (offset: number, value: number): boolean => {
+    trace.kvm_apic?.({ rw: 1, reg: offset, val: value >>> 0 });
     if (offset >= APIC.lvtTimer && offset <= APIC.lvtError) {
       writeLvt((offset - APIC.lvtTimer) >> 4, value);
       return true;
@@ -316,7 +322,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
         timer.setDivideConfig(value);
         return true;
       case APIC.selfIpi:
-        if (x2apic()) accept(value & 0xff, false);
+        if (x2apic()) deliver(MODE.fixed, value & 0xff, false);
         return x2apic();
       default:
         break;
@@ -330,6 +336,12 @@ export const createLapic = (options: LapicOptions): Lapic => {
     return true;
   };
 
+  const tracedRead = (offset: number): number | undefined => {
+    const value = readRegister(offset);
+    if (value !== undefined) trace.kvm_apic?.({ rw: 0, reg: offset, val: value >>> 0 });
+    return value;
+  };
+
   const lapic: Lapic = {
     name: 'lapic',
     mmio: [[LAPIC_BASE, 4096]],
@@ -339,7 +351,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
       const ones = size === 1 ? 0xff : size === 2 ? 0xffff : 0xffff_ffff;
       if (!enabled() || x2apic()) return ones;
       const offset = address & 0xfff;
-      const value = readRegister(offset & 0xff0) ?? 0;
+      const value = tracedRead(offset & 0xff0) ?? 0;
       return offset % 16 < 4 ? ((value >>> (8 * (offset & 3))) & ones) >>> 0 : 0;
     },
     write(address, size, value) {
@@ -365,7 +377,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
       if (!enabled() || !x2apic()) return undefined;
       const offset = (msr - X2APIC_MSR) << 4;
       if (offset === APIC.icrLow) return (BigInt(s.icrHigh >>> 0) << 32n) | BigInt(s.icrLow >>> 0);
-      const value = readRegister(offset);
+      const value = tracedRead(offset);
       return value === undefined ? undefined : BigInt(value >>> 0);
     },
     writeMsr(msr, value) {
@@ -373,6 +385,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
       const offset = (msr - X2APIC_MSR) << 4;
       const low = Number(BigInt.asUintN(32, value));
       if (offset === APIC.icrLow) {
+        trace.kvm_apic?.({ rw: 1, reg: offset, val: low });
         s.icrHigh = Number(BigInt.asUintN(64, value) >> 32n);
         s.icrLow = low & ~ICR.busy;
         sendIpi(s.icrLow, s.icrHigh);
@@ -403,7 +416,7 @@ export const createLapic = (options: LapicOptions): Lapic => {
     highestIsr: () => highest(s.isr),
     eoi,
     acceptsExtInt: () => !enabled() || (s.lvt[LVT.lint0] & 0x1_0700) === MODE.extInt << 8,
-    accept,
+    accept: (vector, level) => deliver(MODE.fixed, vector, level),
     receive: (m) => addressed(m.destination, m.logical) && deliver(m.mode, m.vector, m.level),
     lint1: () => deliverLocal(LVT.lint1),
     reset() {

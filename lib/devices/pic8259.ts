@@ -7,6 +7,7 @@
  * Not modelled: MCS-80/85 mode, buffered mode.
  */
 import type { Device } from './device.js';
+import type { BoardTrace } from './trace.js';
 
 const ICW1 = { init: 0x10, icw4: 0x01 } as const;
 const ICW4 = { autoEoi: 0x02, fullyNested: 0x10 } as const;
@@ -73,6 +74,7 @@ export interface PicOptions {
   /** An input left service (EOI, or automatic EOI). */
   readonly onEnd?: (irq: number) => void;
   readonly onMask?: (irq: number, masked: boolean) => void;
+  readonly trace?: BoardTrace;
 }
 
 const newChip = (): PicChipState => ({
@@ -276,7 +278,17 @@ export const createPic8259 = (options: PicOptions = {}): Pic8259 => {
     },
     setIrq(irq, level) {
       if (irq === CASCADE) return;
-      setInput(irq < 8 ? 0 : 1, irq & 7, level);
+      const n = irq < 8 ? 0 : 1;
+      const hook = options.trace?.kvm_pic_set_irq;
+      if (hook !== undefined) {
+        const { irr, imr, elcr, lines } = s.chips[n];
+        const bit = 1 << (irq & 7);
+        const changes = level !== ((lines & bit) !== 0);
+        // a request that had not been served yet
+        const coalesced = level && (irr & bit) !== 0 && (imr & bit) === 0;
+        if (changes) hook({ chip: n, pin: irq & 7, elcr, imr, coalesced });
+      }
+      setInput(n, irq & 7, level);
       cascade();
     },
     hasInterrupt: () => requested(s.chips[0], true) >= 0,

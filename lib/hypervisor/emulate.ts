@@ -10,7 +10,7 @@ import { type Environment, executeInsn, type MemoryPort, StateBlock } from '../c
 import { decode } from '../isa/decoder.js';
 import { arithmeticFlags, FLAGS } from '../isa/flags.js';
 import type { Insn } from '../isa/rows.js';
-import { ARITHMETIC_FLAGS, FLAG, GPR, LEAVE, PF, S, SEG, VECTOR } from '../isa/state.js';
+import { ARITHMETIC_FLAGS, CR0, FLAG, GPR, LEAVE, PF, S, SEG, VECTOR } from '../isa/state.js';
 import { LEFT } from '../memory/access.js';
 import { VMCS } from '../vmx/port.js';
 import { SEGMENT_FIELDS } from './cr.js';
@@ -34,6 +34,8 @@ export class Emulator {
   /** What made an access leave the instruction. */
   #fault: GuestPageFault | undefined;
   #unsupported = '';
+  /** How many of the bytes are valid. */
+  #have = 0;
 
   constructor(vcpu: Vcpu) {
     this.#vcpu = vcpu;
@@ -69,6 +71,7 @@ export class Emulator {
     const insn = this.fetch();
     vcpu.vm.stats.insn_emulation++;
     if (insn === 'fault') return RESUME;
+    this.#trace(insn?.length ?? this.#have, false);
     if (insn === undefined) return this.#fail('it cannot be decoded');
     if (
       unprotect !== undefined &&
@@ -78,6 +81,24 @@ export class Emulator {
       return RESUME;
     vcpu.vm.charge(vcpu.vm.costs.emulated);
     return this.execute(insn);
+  }
+
+  #trace(bytes: number, failed: boolean): void {
+    const { port, cr0, longCode, rip, vm } = this.#vcpu;
+    const hook = vm.trace.sinks.kvm_emulate_insn;
+    if (hook === undefined) return;
+    const rights = port.vmread32(VMCS.guestCsAccessRights);
+    const wide = longCode ? 64 : (rights & 0x4000) !== 0 ? 32 : 16;
+    const virtual8086 = (port.vmread32(VMCS.guestRflags) & FLAG.vm) !== 0;
+    hook({
+      csbase: port.vmread(VMCS.guestCsBase),
+      rip,
+      insn: Buffer.from(this.#bytes.subarray(0, bytes))
+        .toString('hex')
+        .replace(/..(?=.)/g, '$& '),
+      mode: (cr0 & CR0.pe) === 0 ? 'real' : virtual8086 ? 'vm16' : `prot${wide}`,
+      failed,
+    });
   }
 
   /** Reads and decodes the instruction at RIP; `fault` when the guest got a page fault instead. */
@@ -105,6 +126,7 @@ export class Emulator {
       this.#bytes.set(port.memory.view(hpa, n), have);
       have += n;
     }
+    this.#have = have;
     const insn = decode(this.#bytes, 0, have, mode);
     return typeof insn === 'string' ? undefined : insn;
   }
@@ -192,6 +214,7 @@ export class Emulator {
   #fail(why: string): Next {
     const vcpu = this.#vcpu;
     vcpu.vm.stats.insn_emulation_fail++;
+    this.#trace(this.#have, true);
     const bytes = [...this.#bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ');
     const text = `emulation failure at rip 0x${vcpu.rip.toString(16)}: ${why} (bytes ${bytes})`;
     vcpu.vm.log.print(`kvm: ${text}`);
@@ -220,6 +243,12 @@ class GuestLinear implements MemoryPort {
     this.#leave(gpa);
     return -1;
   }
+  /** The MMU has just found the page to be a device's, and remembers it: by linear address without EPT, else by guest-physical. */
+  #matched(gva: bigint, gpa: number, write: boolean): void {
+    const { vm, ept } = this.#vcpu;
+    const hook = vm.trace.sinks.vcpu_match_mmio;
+    if (hook !== undefined && vm.slots.hpa(gpa) === undefined) hook({ gva, gpa, write, gpa_match: ept });
+  }
   #checked(linear: bigint, stack: boolean): boolean {
     if (canonical(linear)) return true;
     this.#raise(stack ? VECTOR.ss : VECTOR.gp);
@@ -230,6 +259,7 @@ class GuestLinear implements MemoryPort {
     const here = Math.min(bytes, 4096 - Number(linear & 0xfffn));
     const first = this.#gpa(linear, 0);
     if (first < 0) return LEFT;
+    this.#matched(linear, first, false);
     if (here === bytes) return this.#vcpu.vm.readPhysical(first, bytes);
     const second = this.#gpa(linear + BigInt(here), 0);
     if (second < 0) return LEFT;
@@ -241,6 +271,7 @@ class GuestLinear implements MemoryPort {
     const here = Math.min(bytes, 4096 - Number(linear & 0xfffn));
     const first = this.#gpa(linear, PF.w);
     if (first < 0) return false;
+    this.#matched(linear, first, true);
     if (here === bytes) {
       this.#vcpu.vm.writePhysical(first, bytes, v);
       return true;

@@ -82,5 +82,10 @@ export const collectPvEoi = (vcpu: Vcpu): void => {
   vcpu.pvEoiPending = false;
   const at = pvEoiAddress(vcpu);
   if ((vcpu.vm.readGuest8(at) & 1) !== 0) vcpu.vm.writeGuest8(at, 0);
-  else vcpu.vm.board.lapic.eoi();
+  else {
+    const { lapic } = vcpu.vm.board;
+    const vector = lapic.highestIsr();
+    lapic.eoi();
+    vcpu.vm.trace.sinks.kvm_pv_eoi?.({ apicid: 0, vector });
+  }
 };

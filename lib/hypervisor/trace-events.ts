@@ -13,6 +13,9 @@ export interface ShadowPageFields {
   readonly mmu_valid_gen: number;
   readonly gfn: number;
   readonly level: number;
+  /** Shadows a table of 4-byte entries, and which part of it. */
+  readonly has_4_byte_gpte: boolean;
+  readonly quadrant: number;
   /** Rights: 1 execute, 2 write, 4 user. */
   readonly access: number;
   readonly direct: boolean;
@@ -100,8 +103,7 @@ export interface TraceFields {
     readonly rip: bigint;
     /** Bytes of the instruction, hexadecimal. */
     readonly insn: string;
-    /** Bits of the code segment. */
-    readonly mode: 16 | 32 | 64;
+    readonly mode: 'real' | 'vm16' | 'prot16' | 'prot32' | 'prot64';
     readonly failed: boolean;
   };
   readonly kvm_eoi: { readonly apicid: number; readonly vector: number };

@@ -97,7 +97,7 @@ const faultFlags = (code: number): string =>
 
 const RIGHTS = ['---', '--x', 'w--', 'w-x', '-u-', '-ux', 'wu-', 'wux'] as const;
 const page = (sp: ShadowPageFields): string =>
-  `sp gen ${sp.mmu_valid_gen} gfn ${hex(sp.gfn)} l${sp.level} 8-byte q0${when(sp.direct, ' direct')} ${RIGHTS[sp.access]}` +
+  `sp gen ${sp.mmu_valid_gen} gfn ${hex(sp.gfn)} l${sp.level} ${sp.has_4_byte_gpte ? 4 : 8}-byte q${sp.quadrant}${when(sp.direct, ' direct')} ${RIGHTS[sp.access]}` +
   `${when(sp.invalid, ' invalid')} ${when(!sp.nx, '!')}nxe ${when(!sp.ad, '!')}ad root ${sp.root_count} ${sp.unsync ? 'unsync' : 'sync'}`;
 
 const NO_IOEVENTFD = 'no device registers an ioeventfd';
@@ -160,7 +160,7 @@ export const TRACEPOINTS: Rows = {
   },
   kvm_emulate_insn: {
     system: 'kvm',
-    text: (e) => `${hex(e.csbase)}:${hex(e.rip)}: ${e.insn} (prot${e.mode})${when(e.failed, ' failed')}`,
+    text: (e) => `${hex(e.csbase)}:${hex(e.rip)}: ${e.insn} (${e.mode})${when(e.failed, ' failed')}`,
   },
   kvm_eoi: { system: 'kvm', text: (e) => `apicid ${hex(e.apicid)} vector ${e.vector}` },
   kvm_pv_eoi: { system: 'kvm', text: (e) => `apicid ${hex(e.apicid)} vector ${e.vector}` },
@@ -278,11 +278,12 @@ export const TRACEPOINTS: Rows = {
     text: (e) =>
       `vcpu ${e.vcpu_id} gva ${hex(e.cr2_or_gpa)} error_code ${faultFlags(e.error_code)} sptep ${pad(e.sptep, 16)} ` +
       `old 0x${hex(e.old_spte)} new 0x${hex(e.new_spte)} spurious ${e.ret === 'spurious' ? 1 : 0} fixed ${e.ret === 'fixed' ? 1 : 0}`,
-    never: 'a fault that only lacks a right takes the same path as the others (pf_fast is 0)',
+    never: 'no fault takes the path without the lock (pf_fast is 0)',
   },
   kvm_mmu_zap_all_fast: {
     system: 'kvmmmu',
     text: (e) => `kvm-mmu-valid-gen ${e.mmu_valid_gen} used_pages ${hex(e.mmu_used_pages)}`,
+    never: 'the memory slots do not change while a guest runs',
   },
   check_mmio_spte: {
     system: 'kvmmmu',

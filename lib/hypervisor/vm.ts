@@ -201,6 +201,7 @@ export class Vm {
       );
     this.board = createBoard({
       clock: this.clock,
+      trace: this.trace.sinks,
       onConsole: options.board?.onConsole ?? (() => {}),
       onReset: () => this.#stop({ kind: 'reset' }),
       onPoweroff: () => this.#stop({ kind: 'poweroff' }),
@@ -277,7 +278,19 @@ export class Vm {
    */
   #clock(): Clock {
     const { queue, created, lapicTimer } = this;
-    if (!this.preemptionTimer) return queue;
+    const traceTimer = (inUse: boolean): void =>
+      this.trace.sinks.kvm_hv_timer_state?.({ vcpu_id: 0, hv_timer_in_use: inUse });
+    if (!this.preemptionTimer) {
+      return {
+        now: queue.now,
+        rate: queue.rate,
+        arm: (timer, deadline) => {
+          if (timer.name === LAPIC_TIMER) traceTimer(false);
+          queue.arm(timer, deadline);
+        },
+        disarm: queue.disarm,
+      };
+    }
     const unit = 2 ** this.timerShift;
     return {
       now: queue.now,
@@ -286,7 +299,9 @@ export class Vm {
         if (timer.name !== LAPIC_TIMER) return queue.arm(timer, deadline);
         queue.disarm(timer);
         lapicTimer.deadline = Number.POSITIVE_INFINITY;
-        if (deadline <= queue.now()) return queue.arm(timer, deadline);
+        const due = deadline <= queue.now();
+        traceTimer(!due);
+        if (due) return queue.arm(timer, deadline);
         lapicTimer.timer = timer;
         lapicTimer.deadline = Math.ceil((deadline + created) / unit) * unit - created;
       },

@@ -17,13 +17,17 @@ test.each(['ept', 'shadow'] as const)('listeners change nothing of a run: %s', a
   const alone = await bootUnder(paging, SMALL);
   const seen = new Map<string, number>();
   const wrong: string[] = [];
+  let created = 0;
+  let strings = 0;
   const on = Object.fromEntries(
     TRACE_NAMES.map((name) => [
       name,
       (e: TraceEvent, m: ObservedMachine) => {
         seen.set(name, (seen.get(name) ?? 0) + 1);
         const texts = [(TRACEPOINTS[name].text as (e: TraceEvent) => string)(e)];
+        if (e.name === 'kvm_mmu_get_page' && e.created) created++;
         if (e.name === 'kvm_exit') {
+          if (e.exit_reason === 30 && (e.info1 & 0x10n) !== 0n) strings++;
           texts.push(explainExit(e).text);
           if (seen.get(name) === 5) expect(m.vmcs().guestRip).toBe(e.guest_rip);
         }
@@ -42,6 +46,15 @@ test.each(['ept', 'shadow'] as const)('listeners change nothing of a run: %s', a
   expect(seen.get('kvm_cr') ?? 0).toBe(alone.exits[28] ?? 0);
   expect(seen.get('kvm_page_fault')).toBe((alone.exits[0] ?? 0) + (alone.exits[48] ?? 0));
   expect(seen.get('kvm_inj_virq') ?? 0).toBe(alone.kvmStats['irq_injections']);
+  expect(seen.get('kvm_inj_exception') ?? 0).toBe(alone.kvmStats['pf_guest']);
+  expect(seen.get('kvm_hypercall') ?? 0).toBe(alone.kvmStats['hypercalls']);
+  expect(seen.get('mark_mmio_spte') ?? 0).toBe(alone.kvmStats['pf_mmio_spte_created']);
+  expect(seen.get('kvm_emulate_insn') ?? 0).toBe((alone.kvmStats['insn_emulation'] ?? 0) - strings);
+  if (paging === 'shadow') expect(created).toBe(alone.kvmStats['mmu_cache_miss']);
+  else expect(created).toBeGreaterThanOrEqual(3);
+  // what is never said to happen does not
+  for (const name of TRACE_NAMES)
+    if (TRACEPOINTS[name].never !== undefined) expect(seen.get(name)).toBe(undefined);
 });
 
 test('one CR3 write, one page fault, one EPT violation, with the VMCS before and after', async () => {

@@ -44,6 +44,7 @@ const LINEAR_WRITE = 1;
 export const apicAccess = (vcpu: Vcpu, exit: ExitOf<'apicAccess'>): Next => {
   vcpu.eventRequested = true;
   if (vcpu.vm.params.fasteoi && exit.access === LINEAR_WRITE && exit.offset === APIC_EOI) {
+    vcpu.vm.trace.sinks.kvm_apic?.({ rw: 1, reg: APIC_EOI, val: 0 });
     vcpu.vm.board.lapic.eoi();
     vcpu.skip();
     return RESUME;

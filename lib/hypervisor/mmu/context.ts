@@ -6,6 +6,7 @@
 import { LabError } from '../../base/error.js';
 import type { MemorySlots } from '../memslots.js';
 import type { KvmStats } from '../stats.js';
+import { Tracer } from '../tracer.js';
 import type { MmuDeps, MmuOptions, MmuVcpu } from './mmu.js';
 import { type ShadowPage, ShadowPages } from './pages.js';
 import { Rmap } from './rmap.js';
@@ -48,6 +49,7 @@ export class ShadowContext {
   readonly slots: MemorySlots;
   readonly vcpu: MmuVcpu;
   readonly stats: KvmStats;
+  readonly trace: Tracer;
   readonly options: MmuOptions;
   readonly frames: GuestFrames;
   readonly pages: ShadowPages;
@@ -91,12 +93,13 @@ export class ShadowContext {
     this.slots = slots;
     this.vcpu = deps.vcpu;
     this.stats = deps.stats;
+    this.trace = deps.trace ?? new Tracer();
     this.options = options;
     this.frames = new GuestFrames(slots);
     let pages = 0;
     for (const slot of slots.slots) pages += slot.bytes / 4096;
     this.pages = new ShadowPages(deps.frames, deps.stats, pages);
-    this.walker = new GuestWalker(deps.vcpu, slots, memory, width, options.gbPages ?? true);
+    this.walker = new GuestWalker(deps.vcpu, slots, memory, width, options.gbPages ?? true, this.trace);
     this.u32 = memory.u32;
     this.base = memory.base;
     this.#rmaps = [new Rmap(this.frames.end), new Rmap((this.frames.end >>> 9) + 1)];

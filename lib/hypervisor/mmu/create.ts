@@ -11,6 +11,7 @@ export const createMmu: MmuFactory = (parts) => {
     slots: parts.slots,
     vcpu: parts.vcpu,
     stats: parts.stats,
+    trace: parts.trace,
     options: {
       eptad: parts.params.eptad,
       tdpMmu: parts.kvm.tdp_mmu,

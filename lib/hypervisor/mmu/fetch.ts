@@ -12,6 +12,7 @@ import type { ShadowPage } from './pages.js';
 import { childRole } from './roles.js';
 import { ACC, addressHigh, indexAt, MMU_PRESENT, PAGES_AT, TABLE_LO } from './spte.js';
 import { prefetchEntry, syncChildren, syncOrZap } from './sync.js';
+import { shadowPageFields } from './trace.js';
 import { markEntryUnsync } from './unsync.js';
 import { commitZap, dropLink, makePagesAvailable, prepareZap } from './zap.js';
 
@@ -145,6 +146,11 @@ const fetchDirect = (
   const split = m.options.nxHugePages && (code & PF.i) !== 0;
   const allowed = most > 1 && hpa !== undefined ? m.frames.largestLevel(gfn, most) : 1;
   let goal = split ? 1 : allowed;
+  m.trace.sinks.kvm_mmu_spte_requested?.({
+    gfn,
+    pfn: Math.floor((hpa ?? 0) / 4096),
+    level: goal,
+  });
   for (; ; at = sp.hpa + indexAt(lo, hi, level) * 8) {
     sp.floods = 0;
     if (m.options.nxHugePages && goal > 1 && level === goal && m.child(at, level) !== undefined) goal = 1;
@@ -208,7 +214,9 @@ export const shadowPageFor = (m: ShadowContext, gfn: number, role: number): Shad
   if (found === undefined) m.stats.mmu_cache_miss++;
   commitZap(m, list);
   m.pages.noteCollisions(collisions);
-  return found ?? create(m, gfn, role);
+  const sp = found ?? create(m, gfn, role);
+  m.trace.sinks.kvm_mmu_get_page?.({ ...shadowPageFields(sp), created: found === undefined });
+  return sp;
 };
 
 /** kvm_mmu_alloc_shadow_page: a shadowed frame is write-protected in every mapping and forbids large pages around it. */

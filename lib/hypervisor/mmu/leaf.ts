@@ -22,6 +22,7 @@ import {
   PT,
   PT_NX,
 } from './spte.js';
+import { traceSpte } from './trace.js';
 import { markUnsync } from './unsync.js';
 import { dropLink } from './zap.js';
 
@@ -82,6 +83,7 @@ export const needsFlush = (oldLo: number, newLo: number): boolean =>
 
 /** mark_mmio_spte. */
 export const setMmio = (m: ShadowContext, at: number, gfn: number, access: number): void => {
+  m.trace.sinks.mark_mmio_spte?.({ sptep: at, gfn, access, gen: m.generation });
   m.put(at, mmioLo(gfn, access, m.generation), mmioHi(gfn, m.generation));
 };
 /** sync_mmio_spte: true when the entry was one for MMIO, now up to date or gone. */
@@ -144,6 +146,7 @@ export const setLeaf = (
   } else {
     if (needsFlush(oldLo, lo)) flush = true;
     m.put(at, lo, hi);
+    traceSpte(m.trace, at, sp.level, gfn, lo, hi);
   }
   if (m.made.protected && write) result = SET.emulate;
   if (flush) m.flushRemote();

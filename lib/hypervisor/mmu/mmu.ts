@@ -6,6 +6,7 @@
 import type { PhysicalMemory } from '../../vmx/port.js';
 import type { FrameAllocator, MemorySlots } from '../memslots.js';
 import type { KvmStats } from '../stats.js';
+import type { Tracer } from '../tracer.js';
 
 /** Result of `pageFault`, with KVM's meaning: pf_fixed, pf_emulate, pf_spurious, pf_guest (a fault for the guest was queued), retry. */
 export type PageFaultResult = 'fixed' | 'emulate' | 'spurious' | 'guest' | 'retry';
@@ -65,6 +66,8 @@ export interface MmuDeps {
   readonly vcpu: MmuVcpu;
   readonly stats: KvmStats;
   readonly options: MmuOptions;
+  /** Who listens; nobody when absent. */
+  readonly trace?: Tracer;
 }
 
 export interface KvmMmu {

@@ -12,7 +12,8 @@ import { invalidateAddress, invalidateAddressOf } from './invalidate.js';
 import type { GuestPageFault, KvmMmu, MmuDeps, PageFaultResult } from './mmu.js';
 import type { ShadowPage } from './pages.js';
 import { activePcid, freeAllRoots, freeCurrentRoot, invalidatePcid, newCr3, reload } from './roots.js';
-import { isMmio, mmioGeneration, mmioGfn } from './spte.js';
+import { ACC, isMmio, mmioGeneration, mmioGfn } from './spte.js';
+import { entryOf } from './trace.js';
 import { pteWrite } from './writes.js';
 import { commitZap, prepareZap, unprotectFrame } from './zap.js';
 
@@ -50,7 +51,13 @@ export class ShadowMmu implements KvmMmu {
       const at = leafOf(m, top, low, Number((gva >> 32n) & 0xffff_ffffn));
       const lo = m.lo(at);
       const hi = m.hi(at);
-      if (!isMmio(lo, hi) || mmioGeneration(lo, hi) !== m.generation) return undefined;
+      if (!isMmio(lo, hi)) return undefined;
+      const spteGen = mmioGeneration(lo, hi);
+      const { sinks } = m.trace;
+      sinks.check_mmio_spte?.({ kvm_gen: m.generation, spte_gen: spteGen, spte: entryOf(lo, hi) });
+      if (spteGen !== m.generation) return undefined;
+      const gfn = mmioGfn(lo, hi);
+      sinks.handle_mmio_page_fault?.({ addr: gva, gfn, access: lo & (ACC.w | ACC.u) });
       m.cacheMmio(gva, mmioGfn(lo, hi));
     }
     m.emulations++;

@@ -9,10 +9,12 @@ import { PF } from '../../isa/state.js';
 import type { PhysicalMemory } from '../../vmx/port.js';
 import type { FrameAllocator, MemorySlots } from '../memslots.js';
 import type { KvmStats } from '../stats.js';
+import { Tracer } from '../tracer.js';
 import { APIC_GFN } from './context.js';
 import type { GuestPageFault, KvmMmu, MmuDeps, MmuOptions, MmuVcpu, PageFaultResult } from './mmu.js';
 import { pagingMode } from './roles.js';
 import {
+  ACC,
   AD_DISABLED,
   addressHigh,
   addressOf,
@@ -25,7 +27,9 @@ import {
   isEptMmio,
   MMU_PRESENT,
   mmioGeneration,
+  PAGES_AT,
 } from './spte.js';
+import { entryOf, eptPageFields } from './trace.js';
 import { GuestWalker } from './walker.js';
 
 const GROUP = 8;
@@ -41,6 +45,7 @@ export class TdpMmu implements KvmMmu {
   readonly #vcpu: MmuVcpu;
   readonly #stats: KvmStats;
   readonly #options: MmuOptions;
+  readonly #trace: Tracer;
   readonly #walker: GuestWalker;
   readonly #tables: number[] = [];
   #root = -1;
@@ -58,19 +63,21 @@ export class TdpMmu implements KvmMmu {
     this.#vcpu = deps.vcpu;
     this.#stats = deps.stats;
     this.#options = deps.options;
+    this.#trace = deps.trace ?? new Tracer();
     this.#walker = new GuestWalker(
       deps.vcpu,
       deps.slots,
       deps.memory,
       deps.options.maxPhyAddr ?? 40,
       deps.options.gbPages ?? true,
+      this.#trace,
     );
   }
 
   reload(): boolean {
     if (this.#loaded) return true;
     if (this.#root < 0) {
-      this.#root = this.#newTable();
+      this.#root = this.#newTable(0, 4);
       this.#vcpu.requestTlbFlush();
     }
     this.#loaded = true;
@@ -85,38 +92,61 @@ export class TdpMmu implements KvmMmu {
   #hi(at: number): number {
     return this.#memory.u32[((at + this.#memory.base) >>> 2) + 1];
   }
-  #put(at: number, lo: number, hi: number): void {
+  /** @param gfn of the address that the entry is on the way to; @param level of the entry */
+  #put(at: number, lo: number, hi: number, gfn: number, level: number): void {
     const i = (at + this.#memory.base) >>> 2;
+    const { kvm_tdp_mmu_spte_changed } = this.#trace.sinks;
+    if (kvm_tdp_mmu_spte_changed !== undefined && this.#options.tdpMmu)
+      kvm_tdp_mmu_spte_changed({
+        gfn: gfn - (gfn % PAGES_AT[level]),
+        old_spte: entryOf(this.#lo(at), this.#hi(at)),
+        new_spte: entryOf(lo, hi),
+        level,
+        as_id: 0,
+      });
     this.#memory.u32[i] = lo;
     this.#memory.u32[i + 1] = hi;
   }
-  #newTable(): number {
+  #newTable(gfn: number, level: number): number {
     // the older MMU keeps its tables like shadow pages, and counts them
     if (!this.#options.tdpMmu) this.#stats.mmu_cache_miss++;
     const hpa = this.#frames.page();
     this.#tables.push(hpa);
+    this.#trace.sinks.kvm_mmu_get_page?.({
+      ...eptPageFields(gfn - (gfn % (PAGES_AT[level] * 512)), level, this.#options.eptad),
+      created: true,
+    });
     return hpa;
   }
-  #linkTable(at: number): number {
-    const table = this.#newTable();
+  #linkTable(at: number, gfn: number, level: number): number {
+    const table = this.#newTable(gfn, level - 1);
     const { eptad } = this.#options;
     this.#put(
       at,
       (table | EPT.rwx | MMU_PRESENT | (eptad ? EPT.a : 0)) >>> 0,
       addressHigh(table) | (eptad ? 0 : AD_DISABLED),
+      gfn,
+      level,
     );
     return table;
   }
   /** @param ahead filled before anyone asked: not accessed */
-  #putLeaf(at: number, level: 1 | 2, hpa: number, executable: boolean, ahead: boolean): void {
+  #putLeaf(at: number, level: 1 | 2, gfn: number, hpa: number, executable: boolean, ahead: boolean): void {
     const { eptad } = this.#options;
     const rights = executable ? EPT.rwx : EPT.rwx & ~EPT.x;
     const flags = eptad ? EPT.d | (ahead ? 0 : EPT.a) : 0;
-    this.#put(
-      at,
-      (hpa | rights | EPT.wbIpat | flags | MMU_PRESENT | (level === 2 ? EPT.ps : 0)) >>> 0,
-      (addressHigh(hpa) | EPT_WRITABLE | (eptad ? 0 : AD_DISABLED)) >>> 0,
-    );
+    const lo = (hpa | rights | EPT.wbIpat | flags | MMU_PRESENT | (level === 2 ? EPT.ps : 0)) >>> 0;
+    const hi = (addressHigh(hpa) | EPT_WRITABLE | (eptad ? 0 : AD_DISABLED)) >>> 0;
+    this.#put(at, lo, hi, gfn, level);
+    this.#trace.sinks.kvm_mmu_set_spte?.({
+      gfn: gfn - (gfn % PAGES_AT[level]),
+      spte: entryOf(lo, hi),
+      sptep: at,
+      level,
+      r: true,
+      x: executable,
+      u: undefined,
+    });
     this.#count(level, 1);
   }
   #count(level: 1 | 2, by: number): void {
@@ -133,6 +163,11 @@ export class TdpMmu implements KvmMmu {
     const { nxHugePages, tdpMmu, eptad } = this.#options;
     const fetch = (code & PF.i) !== 0;
     const goal = frame !== undefined && this.#slots.canMap2M(gfn) && !(nxHugePages && fetch) ? 2 : 1;
+    this.#trace.sinks.kvm_mmu_spte_requested?.({
+      gfn,
+      pfn: Math.floor((frame ?? 0) / 4096),
+      level: goal,
+    });
     const lo = gpa % 0x1_0000_0000;
     const hi = addressHigh(gpa);
     let table = this.#root;
@@ -144,18 +179,20 @@ export class TdpMmu implements KvmMmu {
       const leaf = present && (level === 1 || (elo & EPT.ps) !== 0);
       if (leaf) {
         if (!fetch || (elo & EPT.x) !== 0) return 'spurious';
-        table = this.#dropLarge(at);
+        table = this.#dropLarge(at, gfn);
         continue;
       }
       if (frame === undefined && this.#options.mmioCaching === false) return 'emulate';
       if (level === 1 && frame === undefined) {
-        this.#put(at, eptMmioLo(gfn, this.#generation), eptMmioHi(gfn, this.#generation));
+        const gen = this.#generation;
+        this.#put(at, eptMmioLo(gfn, gen), eptMmioHi(gfn, gen), gfn, 1);
+        this.#trace.sinks.mark_mmio_spte?.({ sptep: at, gfn, access: ACC.w | ACC.x, gen });
         this.#stats.pf_mmio_spte_created++;
         return 'emulate';
       }
       if (frame !== undefined && (level === 1 || (level === goal && !present))) {
-        if (level === 2) this.#putLeaf(at, 2, frame - (gfn % 512) * 4096, !nxHugePages, false);
-        else this.#putLeaf(at, 1, frame, true, false);
+        if (level === 2) this.#putLeaf(at, 2, gfn, frame - (gfn % 512) * 4096, !nxHugePages, false);
+        else this.#putLeaf(at, 1, gfn, frame, true, false);
         if (!tdpMmu && eptad && level === 1) this.#ahead(at, gfn);
         return 'fixed';
       }
@@ -163,17 +200,17 @@ export class TdpMmu implements KvmMmu {
       else if (frame === undefined && this.#mmioTables >= MMIO_TABLES) return 'emulate';
       else {
         if (frame === undefined) this.#mmioTables++;
-        table = this.#linkTable(at);
+        table = this.#linkTable(at, gfn, level);
         if (level === 2 && nxHugePages && fetch && this.#slots.canMap2M(gfn)) this.#stats.nx_lpage_splits++;
       }
     }
   }
 
   /** The NX workaround: a 2 MiB leaf gives way to an empty table, whose entries come back one violation at a time. */
-  #dropLarge(at: number): number {
+  #dropLarge(at: number, gfn: number): number {
     this.#count(2, -1);
-    this.#put(at, 0, 0);
-    const table = this.#linkTable(at);
+    this.#put(at, 0, 0, gfn, 2);
+    const table = this.#linkTable(at, gfn, 2);
     this.#stats.nx_lpage_splits++;
     this.#stats.remote_tlb_flush_requests++;
     this.#vcpu.requestTlbFlush();
@@ -196,14 +233,15 @@ export class TdpMmu implements KvmMmu {
         continue;
       }
       if (ended) continue;
-      const hpa = this.#slots.backed(gfn - (gfn % GROUP) + i);
+      const near = gfn - (gfn % GROUP) + i;
+      const hpa = this.#slots.backed(near);
       if (hpa === undefined) {
         if (!inRun) return;
         ended = true;
         continue;
       }
       inRun = true;
-      this.#putLeaf(entry, 1, hpa, true, true);
+      this.#putLeaf(entry, 1, near, hpa, true, true);
     }
   }
 
@@ -217,8 +255,20 @@ export class TdpMmu implements KvmMmu {
       const at = table + indexAt(lo, hi, level) * 8;
       const elo = this.#lo(at);
       const ehi = this.#hi(at);
-      if (level === 1)
-        return isEptMmio(elo) && mmioGeneration(elo, ehi) === this.#generation ? gpa : undefined;
+      if (level === 1) {
+        if (!isEptMmio(elo)) return undefined;
+        const spteGen = mmioGeneration(elo, ehi);
+        const { sinks } = this.#trace;
+        const gfn = Math.floor(gpa / 4096);
+        sinks.check_mmio_spte?.({
+          kvm_gen: this.#generation,
+          spte_gen: spteGen,
+          spte: entryOf(elo, ehi),
+        });
+        if (spteGen !== this.#generation) return undefined;
+        sinks.handle_mmio_page_fault?.({ addr: BigInt(gpa), gfn, access: ACC.w | ACC.x });
+        return gpa;
+      }
       if ((elo & MMU_PRESENT) === 0 || (elo & EPT.ps) !== 0) return undefined;
       table = addressOf(elo, ehi);
     }

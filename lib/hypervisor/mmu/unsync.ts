@@ -4,6 +4,7 @@
  */
 import type { ShadowContext } from './context.js';
 import type { ShadowPage } from './pages.js';
+import { shadowPageFields } from './trace.js';
 
 const setBit = (m: ShadowContext, parentEntry: number): void => {
   const parent = m.pages.at(parentEntry);
@@ -31,12 +32,14 @@ export const clearChildBit = (sp: ShadowPage, index: number): void => {
 
 /** kvm_unsync_page. */
 export const markUnsync = (m: ShadowContext, sp: ShadowPage): void => {
+  m.trace.sinks.kvm_mmu_unsync_page?.(shadowPageFields(sp));
   m.stats.mmu_unsync = ++m.unsyncPages;
   sp.unsync = true;
   markParents(m, sp);
 };
 /** kvm_unlink_unsync_page. */
 export const markSynced = (m: ShadowContext, sp: ShadowPage): void => {
+  m.trace.sinks.kvm_mmu_sync_page?.(shadowPageFields(sp));
   m.stats.mmu_unsync = --m.unsyncPages;
   sp.unsync = false;
 };

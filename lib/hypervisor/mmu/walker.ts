@@ -8,15 +8,18 @@
 import { FLAG, PF } from '../../isa/state.js';
 import type { PhysicalMemory } from '../../vmx/port.js';
 import type { MemorySlots } from '../memslots.js';
+import type { Tracer } from '../tracer.js';
 import type { MmuVcpu } from './mmu.js';
 import type { PagingMode } from './roles.js';
 import { ACC, indexAt, PAGES_AT, PT, PT_NX } from './spte.js';
+import { entryOf } from './trace.js';
 
 /** Reserved low bits of a large page's entry: between its frame and the PAT bit. */
 const LARGE_RESERVED = [0, 0, 0x001f_e000, 0x3fff_e000, 0] as const;
 
 export class GuestWalker {
   readonly #vcpu: MmuVcpu;
+  readonly #trace: Tracer;
   readonly #slots: MemorySlots;
   readonly #memory: PhysicalMemory;
   readonly #u32: Uint32Array;
@@ -48,7 +51,9 @@ export class GuestWalker {
     memory: PhysicalMemory,
     maxPhyAddr: number,
     gbPages: boolean,
+    trace: Tracer,
   ) {
+    this.#trace = trace;
     this.#vcpu = vcpu;
     this.#slots = slots;
     this.#memory = memory;
@@ -63,6 +68,8 @@ export class GuestWalker {
     const u32 = this.#u32;
     const base = this.#memory.base;
     const narrow = mode.levels === 2;
+    const { sinks } = this.#trace;
+    sinks.kvm_mmu_pagetable_walk?.({ addr: entryOf(lo, hi), pferr: wants });
     let access: number = ACC.all;
     let table = Math.floor(this.#vcpu.cr3 / 4096);
     let level = mode.levels as number;
@@ -86,6 +93,7 @@ export class GuestWalker {
       this.#entryAt[level] = at;
       elo = u32[(at + base) >>> 2];
       ehi = narrow ? 0 : u32[((at + base) >>> 2) + 1];
+      sinks.kvm_mmu_paging_element?.({ pte: entryOf(elo, ehi), level });
       if ((elo & PT.p) === 0) return this.#fail(mode, wants, 0);
       if (this.reserved(mode, elo, ehi, level)) return this.#fail(mode, wants, PF.p | PF.rsvd);
       access &= (elo & (PT.w | PT.u)) | (ehi >= PT_NX ? 0 : ACC.x);
@@ -105,8 +113,9 @@ export class GuestWalker {
     const write = (wants & PF.w) !== 0;
     if (!write && (elo & PT.d) === 0) access &= ~ACC.w;
     this.access = access;
+    const bytes = narrow ? 4 : 8;
     for (let l = this.top; l >= level; l--)
-      this.#mark(this.#entryAt[l], l === level && write ? PT.a | PT.d : PT.a);
+      this.#mark(this.#entryAt[l], l === level && write ? PT.a | PT.d : PT.a, this.tableGfn[l], bytes);
     return true;
   }
 
@@ -121,9 +130,14 @@ export class GuestWalker {
     return level === 4 || (level === 3 && !this.#gbPages) || (lo & LARGE_RESERVED[level]) !== 0;
   }
 
-  #mark(at: number, bits: number): void {
+  #mark(at: number, bits: number, table: number, bytes: number): void {
     const i = (at + this.#memory.base) >>> 2;
-    if ((this.#u32[i] & bits) === bits) return;
+    const missing = bits & ~this.#u32[i];
+    if (missing === 0) return;
+    const { kvm_mmu_set_accessed_bit, kvm_mmu_set_dirty_bit } = this.#trace.sinks;
+    const gpa = table * 4096 + (at & (4096 - bytes));
+    if ((missing & PT.a) !== 0) kvm_mmu_set_accessed_bit?.({ gpa });
+    if ((missing & PT.d) !== 0) kvm_mmu_set_dirty_bit?.({ gpa });
     this.#memory.touched(at, 4);
     this.#u32[i] |= bits;
   }
@@ -142,6 +156,7 @@ export class GuestWalker {
 
   #fail(mode: PagingMode, wants: number, code: number): false {
     this.code = code | (wants & (PF.w | PF.u)) | (mode.nx || mode.smep ? wants & PF.i : 0);
+    this.#trace.sinks.kvm_mmu_walker_error?.({ pferr: this.code });
     return false;
   }
 }

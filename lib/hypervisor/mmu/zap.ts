@@ -6,6 +6,7 @@ import { InvariantError } from '../../base/error.js';
 import type { ShadowContext } from './context.js';
 import type { ShadowPage } from './pages.js';
 import { MMU_PRESENT, PT } from './spte.js';
+import { shadowPageFields } from './trace.js';
 import { markSynced, UnsyncRound } from './unsync.js';
 
 /** Recycling starts when fewer are free than this … */
@@ -40,6 +41,7 @@ export const zapEntry = (m: ShadowContext, sp: ShadowPage, at: number): boolean 
 
 /** Zaps `sp`; pages that are no longer in use go to `list`, for `commitZap`. Returns how many were zapped beside itself or with it. */
 export const prepareZap = (m: ShadowContext, sp: ShadowPage, list: ShadowPage[]): number => {
+  m.trace.sinks.kvm_mmu_prepare_zap_page?.(shadowPageFields(sp));
   m.stats.mmu_shadow_zapped++;
   let zapped = sp.level === 1 ? 0 : zapUnsyncChildren(m, sp, list);
   for (let i = 0, at = sp.hpa; i < 512; i++, at += 8) if (m.lo(at) !== 0) zapEntry(m, sp, at);
