@@ -45,9 +45,9 @@ const hlt: Helper = (cpu) => {
   return true;
 };
 
-/** arg: 1 for STAC, 0 for CLAC. #UD outside CPL 0 or without CR4.SMAP. */
+/** arg: 1 for STAC, 0 for CLAC. #UD outside CPL 0, whatever CR4.SMAP is. */
 const setAc: Helper = (cpu) => {
-  if (cpu.get32(S.cpl) !== 0 || (cpu.get32(S.cr4) & 0x20_0000) === 0) return cpu.ud();
+  if (cpu.get32(S.cpl) !== 0) return cpu.ud();
   const flags = cpu.get32(S.eflags);
   cpu.set32(S.eflags, cpu.arg32(0) !== 0 ? flags | FLAG.ac : flags & ~FLAG.ac);
   cpu.mmu.contextChanged();
