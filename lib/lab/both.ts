@@ -1,4 +1,4 @@
-/** The experiment itself: the same boot under nested and under shadow paging, each with counters that start at 0. */
+/** A boot under one kind of paging, with counters that start at 0. */
 import { Hypervisor } from '../hypervisor/modules.js';
 import { boot } from './machine.js';
 import type { ModuleParams } from './module-params.js';
@@ -22,12 +22,3 @@ export const bootUnder = async (
   hypervisor.unloadModule('kvm-intel');
   return loading.length === 0 ? result : { ...result, log: [...loading, ...result.log] };
 };
-
-/** Boots the same guest in both modes, EPT first. */
-export const bootBoth = async (
-  options: BootOptions = {},
-  params: Partial<ModuleParams> = {},
-): Promise<{ readonly ept: RunResult; readonly shadow: RunResult }> => ({
-  ept: await bootUnder('ept', options, params),
-  shadow: await bootUnder('shadow', options, params),
-});

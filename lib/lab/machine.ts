@@ -22,7 +22,6 @@ import { freestanding, image } from './guest-image.js';
 import { observe } from './observe.js';
 import {
   type BootOptions,
-  type Counters,
   DEFAULT_MEMORY,
   type Paging,
   type Phase,
@@ -83,10 +82,15 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
   if (options.gdb !== undefined && options.trace !== undefined)
     throw new LabError('machine.gdb', 'gdb and a trace exclude each other', 'both look at each instruction');
 
-  const counters = (): Counters => ({
+  const counters = (): Omit<Phase, 'name'> => ({
     instructions: hardware.port.retired(),
     cycles: vm.clock.now(),
     exits: hypervisor.counts.snapshot(),
+    exitCycles: Object.fromEntries(hypervisor.counts.lines().map((l) => [l.reason, l.cycles])),
+    walks: {
+      count: hardware.port.walks.walks1d + hardware.port.walks.walks2d,
+      references: hardware.port.walks.references1d + hardware.port.walks.references2d,
+    },
     kvmStats: { ...vm.stats },
   });
   const phases: Phase[] = [];
@@ -152,22 +156,15 @@ export const boot = async (hypervisor: Hypervisor, options: BootOptions = {}): P
     }
     const end = await slices(vm, hardware, options, console, () => reached, stub);
     const { kind, detail, status, wallSeconds } = end;
-    const { counts } = hypervisor;
-    const { walks } = hardware.port;
     return {
       paging,
       outcome: kind,
       ...(detail === undefined ? {} : { detail }),
       ...(status === undefined ? {} : { status }),
-      instructions: hardware.port.retired(),
-      cycles: vm.clock.now(),
+      ...counters(),
       wallSeconds,
-      exits: counts.snapshot(),
-      exitCycles: Object.fromEntries(counts.lines().map((l) => [l.reason, l.cycles])),
-      walks: { count: walks.walks1d + walks.walks2d, references: walks.references1d + walks.references2d },
       console: console.text,
       log: hypervisor.log.lines.slice(firstLog).map((l) => l.text),
-      kvmStats: { ...vm.stats },
       about: guest.about,
       cmdline: guest.cmdline,
       controls: Object.fromEntries(CONTROL_FIELDS.map((f) => [f, hardware.port.vmread(VMCS[f])])),

@@ -52,3 +52,24 @@ export const phaseCounts = (run: { readonly console: string }, byReason = 0x4fff
   );
   return { boot, workload };
 };
+
+/** Ranks from 1, the mean rank for equal values. */
+const ranks = (values: readonly number[]): number[] => {
+  const sorted = [...values].sort((a, b) => a - b);
+  return values.map((v) => (sorted.indexOf(v) + sorted.lastIndexOf(v)) / 2 + 1);
+};
+
+/**
+ * Spearman's rank correlation of the counts of two runs, over the types that either has.
+ * @returns −1 to 1; NaN when a run has the same count for all types
+ */
+export const rankCorrelation = (a: Counts, b: Counts): number => {
+  const types = [...new Set([...Object.keys(a), ...Object.keys(b)].map(Number))].filter(
+    (t) => (a[t] ?? 0) + (b[t] ?? 0) > 0,
+  );
+  const [x, y] = [a, b].map((c) => ranks(types.map((t) => c[t] ?? 0)));
+  const mean = (types.length + 1) / 2;
+  const product = (p: readonly number[], q: readonly number[]): number =>
+    p.reduce((sum, v, i) => sum + (v - mean) * (q[i]! - mean), 0);
+  return product(x!, y!) / Math.sqrt(product(x!, x!) * product(y!, y!));
+};

@@ -138,6 +138,9 @@ export interface Counters {
 /** Counters at the end of a phase. */
 export interface Phase extends Counters {
   readonly name: string;
+  /** Cycles charged for exits, by reason. */
+  readonly exitCycles: Readonly<Record<number, number>>;
+  readonly walks: { readonly count: number; readonly references: number };
 }
 
 export interface RunResult {
