@@ -18,6 +18,8 @@ import { oneOf } from './values.js';
 export const LAB_NOTEBOOK = '01-nested-vs-shadow';
 export const COMPARISON_TAG = 'comparison';
 
+const reportOf = (name: string): string => join(REPORTS, `${name}.html`);
+
 const say = (line: string): void => {
   process.stderr.write(`${line}\n`);
 };
@@ -43,20 +45,14 @@ const tinyLab = async (why: string): Promise<number> => {
   return both.ept.prediction.exact && both.shadow.prediction.exact ? 0 : 4;
 };
 
-const lab = async (): Promise<number> => {
-  try {
-    setUp(say);
-  } catch (e) {
-    // no apt, no root, no network: the lab works all the same
-    if (!(e instanceof LabError)) throw e;
-    return await tinyLab(e.message);
-  }
+/** Runs one notebook and exports it. @returns what the cells with the tag `COMPARISON_TAG` printed */
+const report = async (name: string): Promise<string> => {
   // loads zeromq, which the other commands do not need
   const { exportHtml, printedBy, runNotebook } = await import('../lab/notebook/notebook.js');
   const line = new ProgressLine();
   const started = performance.now();
-  say(`running notebooks/${LAB_NOTEBOOK}.ipynb`);
-  const notebook = await runNotebook(join(NOTEBOOKS, `${LAB_NOTEBOOK}.ipynb`), {
+  say(`running notebooks/${name}.ipynb`);
+  const notebook = await runNotebook(join(NOTEBOOKS, `${name}.ipynb`), {
     cell: (n, of, source) => line.show(`[${n}/${of}] ${source.trim().split('\n')[0] ?? ''}`),
     done: (n, of, result) => {
       line.clear();
@@ -64,14 +60,34 @@ const lab = async (): Promise<number> => {
         say(`  cell ${n} of ${of}: ${(result.milliseconds / 1000).toFixed(1)} s`);
     },
   }).finally(() => line.clear());
-  const target = join(REPORTS, `${LAB_NOTEBOOK}.html`);
   line.show('exporting');
-  exportHtml(notebook, target);
+  exportHtml(notebook, reportOf(name));
   line.clear();
   say(`done in ${((performance.now() - started) / 1000).toFixed(0)} s`);
-  process.stdout.write(
-    `${printedBy(notebook, COMPARISON_TAG).trimEnd()}\n\nreport: ${relative(process.cwd(), target)}\n`,
-  );
+  return printedBy(notebook, COMPARISON_TAG).trimEnd();
+};
+
+const lab = async (all: boolean): Promise<number> => {
+  try {
+    setUp(say);
+  } catch (e) {
+    // no apt, no root, no network: the lab works all the same
+    if (!(e instanceof LabError)) throw e;
+    return await tinyLab(e.message);
+  }
+  if (!all) {
+    const comparison = await report(LAB_NOTEBOOK);
+    process.stdout.write(`${comparison}\n\nreport: ${relative(process.cwd(), reportOf(LAB_NOTEBOOK))}\n`);
+    return 0;
+  }
+  const { notebookNames, writeIndex } = await import('../lab/notebook/index-page.js');
+  const names = notebookNames();
+  const comparisons: string[] = [];
+  for (const name of names) comparisons.push(await report(name));
+  const index = join(REPORTS, 'index.html');
+  writeIndex(names, index);
+  const files = [...names.map(reportOf), index].map((f) => `report: ${relative(process.cwd(), f)}`);
+  process.stdout.write(`${comparisons.filter((c) => c !== '').join('\n\n')}\n\n${files.join('\n')}\n`);
   return 0;
 };
 
@@ -83,8 +99,9 @@ export const addLab = (program: Command, done: (status: number) => void): Comman
   program
     .command('lab')
     .description("set up what is missing, run the lab's notebook, and write its report")
+    .option('--all', 'run every notebook, and write an index of the reports')
     .addHelpText('after', LAB_HELP)
-    .action(async () => done(await lab())),
+    .action(async (flags: { readonly all?: boolean }) => done(await lab(flags.all === true))),
   program
     .command('setup')
     .description('install the notebook exporter and download the Debian guest')

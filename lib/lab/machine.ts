@@ -20,13 +20,7 @@ import { checkDebugExit, extraDevices } from './extra-devices.js';
 import type { GdbStub } from './gdb/stub.js';
 import { freestanding, image } from './guest-image.js';
 import { observe } from './observe.js';
-import {
-  type BootOptions,
-  DEFAULT_MEMORY,
-  type Paging,
-  type Phase,
-  type RunResult,
-} from './run-types.js';
+import { type BootOptions, DEFAULT_MEMORY, type Paging, type Phase, type RunResult } from './run-types.js';
 import { cpuOptions, vmOptions } from './vm-options.js';
 
 export { leafNumbers } from './guest-image.js';
