@@ -33,12 +33,14 @@ export interface MachineFlags {
   readonly cost?: Costs;
 }
 
-/** `x2apic,pv-eoi=off`, added to what was said before. */
+const FEATURE_FORM = 'NAME[,NAME…]=on or off';
+
+/** `x2apic,pv-eoi=off,async-pf=on`, added to what was said before: a state holds for the names before it. */
 const feature = (value: string, before: Features = {}): Features => {
-  const [list, state] = pair('--feature', value, 'NAME[,NAME…]=on or off');
-  const on = onOff('--feature')(state);
   const out = { ...before };
-  for (const name of names('--feature')(list)) {
+  let waiting: GuestFeature[] = [];
+  for (const word of names('--feature')(value)) {
+    const [name, state] = word.includes('=') ? pair('--feature', word, FEATURE_FORM) : [word, undefined];
     const own = Object.hasOwn(FEATURES, name) ? FEATURES[name] : undefined;
     if (own === undefined)
       throw new LabError(
@@ -46,8 +48,14 @@ const feature = (value: string, before: Features = {}): Features => {
         `--feature: unknown name '${name}'`,
         `one of ${Object.keys(FEATURES).join(', ')}`,
       );
-    out[own] = on;
+    waiting.push(own);
+    if (state === undefined) continue;
+    const on = onOff('--feature')(state);
+    for (const f of waiting) out[f] = on;
+    waiting = [];
   }
+  if (waiting.length > 0)
+    throw new LabError('cli.value', `--feature: '${value}' is not possible`, FEATURE_FORM);
   return out;
 };
 

@@ -49,7 +49,11 @@ const explain = (e: unknown): string => {
 };
 
 const closedPipe = (e: NodeJS.ErrnoException): void => {
-  if (e.code === 'EPIPE') process.exit(0);
+  if (e.code === 'EPIPE') {
+    // a progress line may stand there
+    if (process.stderr.isTTY === true) process.stderr.write('\r\u001b[K');
+    process.exit(0);
+  }
   throw e;
 };
 

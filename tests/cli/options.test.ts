@@ -100,6 +100,7 @@ const MISTAKES: readonly (readonly [string, string])[] = [
   ['boot --hide-cpuid pcdi', "'pcdi' is no CPUID feature that can be hidden (pni, "],
   ['boot --feature pv-eoi', "--feature: 'pv-eoi' is not possible (NAME[,NAME…]=on or off)"],
   ['boot --feature pv-eoi=yes', "--feature: unknown name 'yes' (one of on, off)"],
+  ['boot --feature x2apic=off,pv-eoi', "--feature: 'x2apic=off,pv-eoi' is not possible"],
   ['boot --feature kvm-clock=on', "--feature: unknown name 'kvm-clock' (one of x2apic, kvmclock, "],
   ['boot --feature async-pf=on --time-model instructions', 'feature asyncPf and timeModel'],
   ['boot --acpi yes', "--acpi: unknown name 'yes' (one of on, off)"],
@@ -146,4 +147,13 @@ test('the entry that npm and npx use hands over to the program', () => {
   const { status, stdout } = spawnSync(process.execPath, [BOOTSTRAP, '--version'], { encoding: 'utf8' });
   expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   expect(status).toBe(0);
+});
+
+/** `--feature`, and which of them fails last: all before it were understood. */
+test.each([
+  ['x2apic,pv-eoi=off,async-pf=on', 'asyncPf'],
+  ['async-pf,steal-time=off,pv-eoi=on', 'pvEoi'],
+])('a state holds for the names before it: --feature %s', async (text, on) => {
+  const { stderr } = await vmxlabHere('boot', '--feature', text, '--time-model', 'instructions');
+  expect(stderr).toMatch(new RegExp(`^vmxlab: feature ${on} and timeModel`));
 });
