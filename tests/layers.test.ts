@@ -13,8 +13,8 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   cpu: ['base', 'isa', 'memory'],
   vmx: ['base', 'isa', 'memory', 'cpu'],
   devices: ['base', 'memory'],
-  // the seam, and the reference engine for the emulator
-  hypervisor: ['base', 'isa', 'memory', 'devices', 'vmx/port', 'cpu/reference'],
+  // the seam, and the engine and processor in software for the emulator
+  hypervisor: ['base', 'isa', 'memory', 'devices', 'vmx/port', 'cpu/core', 'cpu/reference', 'cpu/software'],
   loaders: ['base', 'memory'],
   guests: ['base', 'isa', 'loaders'],
   lab: ['base', 'isa', 'memory', 'cpu', 'vmx', 'devices', 'hypervisor', 'loaders', 'guests'],

@@ -77,7 +77,6 @@ export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
   const cr0 = ((Number(value) & CR0_DEFINED) | CR0.et) >>> 0;
   if ((cr0 & CR0.nw) !== 0 && (cr0 & CR0.cd) === 0) return false;
   if ((cr0 & CR0.pg) !== 0 && (cr0 & CR0.pe) === 0) return false;
-  if ((cr0 & CR0.pe) === 0 && vcpu.refuseRealMode()) return true;
   const pagingOn = (cr0 & CR0.pg) !== 0 && (old & CR0.pg) === 0;
   const pagingOff = (cr0 & CR0.pg) === 0 && (old & CR0.pg) !== 0;
   if (pagingOn) {
@@ -94,6 +93,7 @@ export const setCr0 = (vcpu: Vcpu, value: bigint): boolean => {
     vcpu.setEfer(vcpu.efer & ~EFER.lma);
   }
   vcpu.setCr0(cr0);
+  if (((old ^ cr0) & CR0.pe) !== 0) vcpu.updateEmulation();
   if (pagingOff) vcpu.mmu.flushGuestTlb();
   if (((old ^ cr0) & CR0_ROLE) !== 0 && (!vcpu.ept || pagingOn || pagingOff)) vcpu.mmu.contextReset();
   return true;

@@ -4,7 +4,7 @@
  *
  * Every access is translated by the MMU's software walk; RAM is read and written in place and each store is reported to
  * the MMU (`pteWrite`); other addresses go to devices. A REP instruction runs up to 1024 iterations an exit, as KVM's.
- * Not modelled: segment limits, instructions whose semantics are helpers (they end the run as an emulation failure).
+ * Code outside 64-bit mode, and instructions whose semantics are helpers, go to `full-emulation.ts`.
  */
 import { type Environment, executeInsn, type MemoryPort, StateBlock } from '../cpu/reference.js';
 import { decode } from '../isa/decoder.js';
@@ -14,6 +14,7 @@ import { ARITHMETIC_FLAGS, CR0, FLAG, GPR, LEAVE, PF, S, SEG, VECTOR } from '../
 import { LEFT } from '../memory/access.js';
 import { VMCS } from '../vmx/port.js';
 import { SEGMENT_FIELDS } from './cr.js';
+import { FullEmulator } from './full-emulation.js';
 import type { GuestPageFault } from './mmu/mmu.js';
 import { type Next, RESUME, stop } from './next.js';
 import type { Vcpu } from './vcpu.js';
@@ -28,6 +29,8 @@ const canonical = (linear: bigint): boolean => {
 
 export class Emulator {
   readonly #vcpu: Vcpu;
+  /** For what needs more than general registers and memory. */
+  readonly full: FullEmulator;
   readonly #state = new StateBlock();
   readonly #env: Environment;
   readonly #bytes = new Uint8Array(15);
@@ -39,6 +42,7 @@ export class Emulator {
 
   constructor(vcpu: Vcpu) {
     this.#vcpu = vcpu;
+    this.full = new FullEmulator(vcpu);
     this.#env = {
       state: this.#state,
       memory: new GuestLinear(
@@ -136,12 +140,17 @@ export class Emulator {
     const vcpu = this.#vcpu;
     const s = this.#state;
     const count = this.#load(insn);
+    if (insn.mode !== 64)
+      return this.full.execute(insn, count) ?? this.#fail(`'${insn.row.name}' is not modelled`);
     this.#fault = undefined;
     this.#unsupported = '';
     const outcome = executeInsn(insn, this.#env);
     const retired = count - (s.get32(S.budget) | 0);
     if (outcome === 'left') {
-      if (this.#unsupported !== '') return this.#fail(`'${insn.row.name}' needs '${this.#unsupported}'`);
+      if (this.#unsupported !== '')
+        return (
+          this.full.execute(insn, count) ?? this.#fail(`'${insn.row.name}' needs '${this.#unsupported}'`)
+        );
       // iterations before the fault are done
       if (retired > 0) {
         this.#store(insn);

@@ -37,16 +37,10 @@ export interface EntryState {
 
 /**
  * KVM_SET_REGS, KVM_SET_SREGS and KVM_SET_MSRS.
- * @throws LabError for an MSR that KVM would not take, and for real mode without unrestricted guest
+ * @throws LabError for an MSR that KVM would not take
  */
 export const loadEntryState = (vcpu: Vcpu, state: EntryState): void => {
   const { port } = vcpu;
-  if ((state.cr0 & 1n) === 0n && !vcpu.vm.params.unrestricted_guest)
-    throw new LabError(
-      'machine.mode',
-      'the guest starts in real mode, which needs unrestricted_guest: virtual-8086 mode is not modelled',
-      'load kvm-intel with ept and unrestricted_guest',
-    );
   vcpu.setEfer(Number(state.efer));
   vcpu.setCr0(Number(state.cr0));
   vcpu.setCr3(Number(state.cr3));
@@ -72,5 +66,6 @@ export const loadEntryState = (vcpu: Vcpu, state: EntryState): void => {
     if (!setMsrFromHost(vcpu, msr, value))
       throw new LabError('vm.msr', `the vCPU does not take ${value} for MSR 0x${msr.toString(16)}`);
   }
+  vcpu.updateEmulation();
   vcpu.mmu.contextReset();
 };

@@ -21,7 +21,12 @@ export type Exit =
   | { readonly reason: 'tripleFault' }
   | { readonly reason: 'interruptWindow' }
   | { readonly reason: 'nmiWindow' }
-  | { readonly reason: 'taskSwitch'; readonly selector: number }
+  | {
+      readonly reason: 'taskSwitch';
+      readonly selector: number;
+      /** 0 CALL, 1 IRET, 2 JMP, 3 task gate in the IDT. */
+      readonly source: 0 | 1 | 2 | 3;
+    }
   | { readonly reason: 'cpuid' }
   | { readonly reason: 'hlt' }
   | { readonly reason: 'invd' }
@@ -120,10 +125,10 @@ const DECODERS: Partial<Record<number, Decoder>> = {
   [EXIT.tripleFault]: constant({ reason: 'tripleFault' }),
   [EXIT.interruptWindow]: constant({ reason: 'interruptWindow' }),
   [EXIT.nmiWindow]: constant({ reason: 'nmiWindow' }),
-  [EXIT.taskSwitch]: (port) => ({
-    reason: 'taskSwitch',
-    selector: port.vmread32(VMCS.exitQualification) & 0xffff,
-  }),
+  [EXIT.taskSwitch]: (port) => {
+    const q = port.vmread32(VMCS.exitQualification);
+    return { reason: 'taskSwitch', selector: q & 0xffff, source: (q >>> 30) as 0 | 1 | 2 | 3 };
+  },
   [EXIT.cpuid]: constant({ reason: 'cpuid' }),
   [EXIT.hlt]: constant({ reason: 'hlt' }),
   [EXIT.invd]: constant({ reason: 'invd' }),

@@ -11,6 +11,7 @@ import { deliverAsyncPf } from './async-pf.js';
 import { interruptAllowed } from './events.js';
 import { decodeExit } from './exits.js';
 import { handle } from './handlers/index.js';
+import { emulateInvalidState } from './invalid-state.js';
 import type { Outcome } from './next.js';
 import type { KvmIntelParams } from './params.js';
 import { collectPvEoi, offerPvEoi } from './pv.js';
@@ -84,6 +85,13 @@ export class Runner {
           this.#reason = NONE;
         }
         if (sinks.kvm_entry !== undefined) traceEntry(vcpu, sinks.kvm_entry);
+      }
+      if (vcpu.emulationRequired) {
+        const outcome = emulateInvalidState(vcpu, limit);
+        if (outcome !== undefined) return outcome;
+        if (vm.pendingStop !== undefined) return this.#stopped(vm.pendingStop);
+        if (options.until?.() === true) return { kind: 'until' };
+        continue;
       }
       const entered = port.enter(this.#launched ? 'vmresume' : 'vmlaunch', limit);
       if ('limit' in entered) {

@@ -9,6 +9,7 @@ import { ENTRY_CONTROL, EXIT_CONTROL, PROC, type StubRegisters, VMCS, type VmxPo
 import type { Controls } from './controls.js';
 import { guestCr4, hardwareCr0, hardwareCr4 } from './cr.js';
 import { EventState } from './events.js';
+import { guestStateValid } from './invalid-state.js';
 import type { GuestPageFault, KvmMmu, MmuVcpu } from './mmu/mmu.js';
 import type { Vm } from './vm.js';
 
@@ -123,14 +124,13 @@ export class Vcpu implements MmuVcpu {
     this.#cr3 = value;
     if (this.#ownCr3) this.port.vmwriteNumber(VMCS.guestCr3, value);
   }
-  /** Real mode without unrestricted guest is virtual-8086 mode in KVM, which is not modelled: the run ends. */
-  refuseRealMode(): boolean {
-    if (this.vm.params.unrestricted_guest) return false;
-    this.vm.pendingStop ??= {
-      kind: 'emulation-failure',
-      detail: `real mode at rip 0x${this.rip.toString(16)} needs unrestricted_guest: virtual-8086 mode is not modelled`,
-    };
-    return true;
+  /** The guest's state is one that the processor cannot be entered with (`invalid-state.ts`). */
+  emulationRequired = false;
+  /** Length of the instruction that the emulator hands to an exit handler. */
+  emulatedLength: number | undefined;
+  /** After segments or CR0 changed otherwise than by the processor. */
+  updateEmulation(): void {
+    this.emulationRequired = !this.vm.params.unrestricted_guest && !guestStateValid(this);
   }
   /** vmx_set_cr4. UMIP that the processor lacks is emulated through descriptor-table exits. */
   setCr4(value: number): void {
@@ -186,7 +186,7 @@ export class Vcpu implements MmuVcpu {
   /** kvm_skip_emulated_instruction: behind the instruction that exited, which counts as retired. */
   skip(): void {
     const port = this.port;
-    const length = BigInt(port.vmread32(VMCS.exitInstructionLength));
+    const length = BigInt(this.emulatedLength ?? port.vmread32(VMCS.exitInstructionLength));
     const next = port.vmread(VMCS.guestRip) + length;
     port.vmwrite(VMCS.guestRip, this.longCode ? BigInt.asUintN(64, next) : BigInt.asUintN(32, next));
     this.retired();
@@ -202,7 +202,8 @@ export class Vcpu implements MmuVcpu {
 
   // ---- events
   queueException(vector: number, code = -1): void {
-    this.events.queue(vector, code);
+    // no error codes in real mode
+    this.events.queue(vector, (this.cr0 & CR0.pe) === 0 ? -1 : code);
     this.eventRequested = true;
   }
   /** #DB with the given conditions in DR6. */

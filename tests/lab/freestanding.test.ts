@@ -180,7 +180,7 @@ describe.each([
     expect(r).toMatchObject({ outcome: 'debug-exit', status: 3, console: 'highhig2' });
   });
 
-  test.skipIf(paging === 'shadow')('a ROM goes from real to protected mode', async () => {
+  test('a ROM goes from real to protected mode', async () => {
     const r = await run(file('rom', rom(realMode())), { engine }, paging);
     expect(r).toMatchObject({ outcome: 'debug-exit', status: 7, console: 'realIP' });
   });

@@ -15,6 +15,7 @@ import {
 import { ioInstruction } from './io.js';
 import { eptMisconfiguration, eptViolation, exceptionOrNmi, invlpg, invpcid } from './paging.js';
 import { crAccess, movDr, rdmsr, rdpmc, vmxInstruction, wrmsr, xsetbv } from './registers.js';
+import { taskSwitch } from './tasks.js';
 
 export type Handler<R extends Exit['reason']> = (vcpu: Vcpu, exit: ExitOf<R>) => Next;
 export type Handlers = { readonly [R in Exit['reason']]: Handler<R> };
@@ -31,7 +32,7 @@ export const handlers: Handlers = {
   tripleFault: (vcpu) => stop('triple-fault', `triple fault at rip 0x${vcpu.rip.toString(16)}`),
   interruptWindow,
   nmiWindow,
-  taskSwitch: refuse('a task switch'),
+  taskSwitch,
   cpuid,
   hlt,
   invd: nop,
