@@ -157,6 +157,7 @@ export class EventState {
       canInject = false;
     } else if (!this.exceptionPending) {
       if (this.nmiInjected) {
+        stats.nmi_injections++;
         this.#write(port, VECTOR.nmi | (TYPE.nmi << 8));
         canInject = false;
       } else if (this.interruptInjected) {

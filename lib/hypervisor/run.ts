@@ -46,6 +46,8 @@ export class Runner {
   #reason = NONE;
   #exitAt = 0;
   #references = 0;
+  /** When the vCPU began to wait in a halt. */
+  #blockedAt = NONE;
   /** An interrupt was pending at the last entry. */
   #waiting = false;
   #nextTick = Number.POSITIVE_INFINITY;
@@ -70,7 +72,7 @@ export class Runner {
         vm.queue.runDue();
         if (vcpu.asyncPfDone) {
           // a vCPU with something in its queue is runnable, whether it can take it or not
-          vcpu.halted = false;
+          this.#runnable();
           deliverAsyncPf(vcpu);
         }
         if (vcpu.halted && !this.#awake()) {
@@ -191,12 +193,20 @@ export class Runner {
 
   /** A halted vCPU wakes for an interrupt that it can take, or an NMI. */
   #awake(): boolean {
-    const { vcpu, port, board, stats } = this.#vm;
+    const { vcpu, port, board } = this.#vm;
     const wakes = vcpu.events.nmiPending || (board.interruptSource() !== 'none' && interruptAllowed(port));
     if (!wakes) return false;
-    vcpu.halted = false;
-    stats.halt_wakeup++;
+    this.#runnable();
     return true;
+  }
+  /** Ends the halt, if there is one. */
+  #runnable(): void {
+    const { vcpu, stats, halts, queue } = this.#vm;
+    vcpu.halted = false;
+    if (this.#blockedAt === NONE) return;
+    halts.woken(Math.round(((queue.now() - this.#blockedAt) / queue.rate) * 1e9));
+    this.#blockedAt = NONE;
+    stats.blocking = 0;
   }
   /** Lets time pass to the next deadline of a device; false when nothing will ever happen. */
   #skipIdle(): boolean {
@@ -204,6 +214,10 @@ export class Runner {
     const next = this.#vm.nextDeadline();
     if (next === Number.POSITIVE_INFINITY || !interruptAllowed(port)) return false;
     const now = queue.now();
+    if (this.#blockedAt === NONE) {
+      this.#blockedAt = now;
+      this.#vm.stats.blocking = 1;
+    }
     if (next > now) port.charge(next - now);
     // a blocked vCPU's timer is the host's
     this.#vm.expireLapicTimer();

@@ -218,7 +218,6 @@ export const TRACEPOINTS: Rows = {
   kvm_halt_poll_ns: {
     system: 'kvm',
     text: (e) => `vcpu ${e.vcpu_id}: halt_poll_ns ${e.new} (${e.grow ? 'grow' : 'shrink'} ${e.old})`,
-    never: 'a halted vCPU does not poll',
   },
   kvm_ple_window_update: {
     system: 'kvm',

@@ -16,6 +16,7 @@ import { type CostOptions, type CostTable, costTable } from './costs.js';
 import { type CpuidRow, GuestCpuid } from './cpuid.js';
 import { Emulator } from './emulate.js';
 import { type EntryState, loadEntryState } from './entry-state.js';
+import { HaltPolling } from './halt-poll.js';
 import { checkLabLayout, type LabLayout } from './lab-leaves.js';
 import type { HypervisorLog } from './log.js';
 import { type Backing, FrameAllocator, type MemorySlot, MemorySlots } from './memslots.js';
@@ -113,6 +114,8 @@ export class Vm {
   readonly stats: KvmStats = newStats();
   /** Tracepoints (KVM-8.2) and who listens to them. */
   readonly trace: Tracer;
+  /** What is counted about halts. */
+  readonly halts: HaltPolling;
   readonly costs: CostTable;
   readonly frames: FrameAllocator;
   readonly slots: MemorySlots;
@@ -188,6 +191,7 @@ export class Vm {
       intel.preemption_timer && ((port.rdmsr(PIN_MSR) >> 32n) & BigInt(PIN.activatePreemptionTimer)) !== 0n;
     this.clock = this.#clock();
     this.trace = new Tracer({ cycles: () => this.queue.now(), instructions: () => port.retired() });
+    this.halts = new HaltPolling(kvm, this.stats, this.trace.sinks);
     this.log.now = () => this.clock.now() / rate;
     const tick = options.hostTickHz ?? DEFAULT_TICK_HZ;
     this.tickCycles = tick > 0 ? Math.round(rate / tick) : 0;

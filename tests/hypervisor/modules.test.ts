@@ -75,10 +75,10 @@ test('what KVM turns off on this processor, or finds unnecessary, reads so', () 
 
 test('parameters without effect here are taken, and the log says that nothing comes of them', () => {
   const h = new Hypervisor();
-  h.loadModule('kvm', { halt_poll_ns: 0, tdp_mmu: true });
+  h.loadModule('kvm', { vector_hashing: false, tdp_mmu: true });
   h.loadModule('kvm-intel', { ept: false, vnmi: false, pml: true, ple_gap: 0, ple_window: 8192 });
   expect(h.log.text().split('\n')).toEqual([
-    'kvm: halt_poll_ns=0 has no effect here: polling takes no virtual time',
+    'kvm: vector_hashing=N has no effect here: one vCPU gets every interrupt',
     'kvm_intel: vnmi=N has no effect here: the processor has virtual NMIs and they are always used',
     'kvm_intel: pml=Y has no effect here: pages are never logged, so no log fills; needs eptad',
     'kvm_intel: pml=Y has no effect with eptad=N, set to N',

@@ -91,7 +91,6 @@ export const pause = (vcpu: Vcpu): Next => {
       vcpu.pleWindowDirty = true;
     }
   }
-  vcpu.vm.stats.directed_yield_attempted++;
   vcpu.skip();
   return RESUME;
 };
