@@ -91,6 +91,8 @@ interface Settings {
 export const DEFAULT_TSC_HZ = 400_000_000;
 const DEFAULT_TICK_HZ = 250;
 const DEFAULT_WALL_CLOCK = '2026-11-22T12:00:00Z';
+/** IA32_APIC_BASE: x2APIC mode. */
+const X2APIC_ENABLE = 1n << 10n;
 const PIN_MSR = 0x481;
 const MISC_MSR = 0x485;
 const CR4_FIXED1_MSR = 0x489;
@@ -369,6 +371,8 @@ export class Vm {
     this.board.lapic.setTscOffset(Number(BigInt.asIntN(64, this.vcpu.tscOffset)) + this.created);
   }
   setApicBase(value: bigint): boolean {
+    // a guest that was not told of x2APIC cannot switch to it (kvm_set_apic_base)
+    if ((value & X2APIC_ENABLE) !== 0n && !this.cpuid.has('x2apic')) return false;
     if (!this.board.lapic.setApicBase(value)) return false;
     this.apic.setMode();
     return true;

@@ -72,6 +72,11 @@ test('clock rate, host tick, seed, isolation and costs reach the machine', async
   expect(vm.costs.emulated).toBe(8);
 });
 
+test('a guest that was not told of x2APIC gets #GP when it turns it on', async () => {
+  const { console } = await tiny({ features: { x2apic: false } });
+  expect(console).toMatch(/^\[tiny\] exception 0x0000000d code 0x00000000 /);
+});
+
 test('no host tick: no external interrupt', async () => {
   const [none, some] = [await tiny({ hostTickHz: 0 }), await tiny({ hostTickHz: 10_000 })];
   expect(none.exits[1] ?? 0).toBe(0);
