@@ -15,6 +15,7 @@ import { emulateInvalidState } from './invalid-state.js';
 import type { Outcome } from './next.js';
 import type { KvmIntelParams } from './params.js';
 import { collectPvEoi, offerPvEoi } from './pv.js';
+import { registerDump } from './register-dump.js';
 import { traceEntry, traceExit } from './trace-hooks.js';
 import type { Vm } from './vm.js';
 
@@ -80,8 +81,10 @@ export class Runner {
           return { kind: 'halt', detail: 'no event can wake the halted vCPU' };
         }
         this.#prepare();
-        if (vcpu.events.tripleFault)
+        if (vcpu.events.tripleFault) {
+          for (const line of registerDump(vcpu)) vm.log.print(`kvm: ${line}`);
           return { kind: 'triple-fault', detail: `at rip 0x${vcpu.rip.toString(16)}` };
+        }
         if (this.#reason !== NONE) {
           counts.handled(this.#reason, port.rdtsc() - this.#exitAt);
           this.#reason = NONE;

@@ -178,6 +178,8 @@ describe.each([
     const r = await run(file(`paged-${name}`, pagedKernel(pae)), { engine, acpi: false }, paging);
     // error code 2: a write to a page that is not present
     expect(r).toMatchObject({ outcome: 'debug-exit', status: 3, console: 'highhig2' });
+    // the fault is the guest's; without EPT loads of CR3 exit, those of the other control registers in both modes
+    expect([r.kvmStats['pf_guest'], r.exits[28]]).toEqual(paging === 'ept' ? [0, 2] : [1, 3]);
   });
 
   test('a ROM goes from real to protected mode', async () => {
@@ -188,6 +190,7 @@ describe.each([
   test('a guest that executes garbage ends in a triple fault', async () => {
     const r = await run(file('bad', flatKernel(Uint8Array.of(0x0f, 0x0b))), { engine }, paging);
     expect(r).toMatchObject({ outcome: 'triple-fault', console: '' });
+    expect(r.log.join('\n')).toMatch(/rip=0*100020 .*\n.*rax=0*2badb002 /);
   });
 
   test('a jump into device memory ends the run with a word about it', async () => {

@@ -2,6 +2,7 @@
 import type { Exit, ExitOf } from '../exits.js';
 import { type Next, stop } from '../next.js';
 import { reasonName } from '../reasons.js';
+import { registerDump } from '../register-dump.js';
 import type { Vcpu } from '../vcpu.js';
 import { cpuid, hlt, nop, pause, vmcall } from './instructions.js';
 import {
@@ -29,7 +30,10 @@ const refuse =
 export const handlers: Handlers = {
   exceptionOrNmi,
   externalInterrupt,
-  tripleFault: (vcpu) => stop('triple-fault', `triple fault at rip 0x${vcpu.rip.toString(16)}`),
+  tripleFault: (vcpu) => {
+    for (const line of registerDump(vcpu)) vcpu.vm.log.print(`kvm: ${line}`);
+    return stop('triple-fault', `triple fault at rip 0x${vcpu.rip.toString(16)}`);
+  },
   interruptWindow,
   nmiWindow,
   taskSwitch,
