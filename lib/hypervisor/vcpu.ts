@@ -196,7 +196,10 @@ export class Vcpu implements MmuVcpu {
     const port = this.port;
     const blocking = port.vmread32(VMCS.guestInterruptibilityState);
     if ((blocking & 3) !== 0) port.vmwrite32(VMCS.guestInterruptibilityState, blocking & ~3);
-    if ((port.vmread32(VMCS.guestRflags) & FLAG.tf) !== 0) this.queueDebug(DR6_BS);
+    const flags = port.vmread32(VMCS.guestRflags);
+    // RF is for one instruction
+    if ((flags & FLAG.rf) !== 0) port.vmwrite32(VMCS.guestRflags, flags & ~FLAG.rf);
+    if ((flags & FLAG.tf) !== 0) this.queueDebug(DR6_BS);
     port.retire(1);
   }
 

@@ -5,9 +5,10 @@
  * again; what a VMWRITE has changed since the last entry is brought up to date.
  */
 import type { Cpu, MemoryUnit, PendingEvent } from '../cpu/core.js';
+import { DR7_ENABLES } from '../cpu/system/breakpoints.js';
 import { loadPdptes } from '../cpu/system/control-registers.js';
 import { modeChanged } from '../cpu/system/segments.js';
-import { CR0, CR4, EFER, LEAVE, S } from '../isa/state.js';
+import { CR0, CR4, EFER, FLAG, LEAVE, S } from '../isa/state.js';
 import type { CheckRow, CheckRunner } from './checks.js';
 import { TOPICS } from './checks.js';
 import { ENTRY_CONTROL, PIN, PROC } from './controls.js';
@@ -41,6 +42,8 @@ export type EntryResult =
 
 const VALID = 0x8000_0000;
 const PENDING_MTF = 7;
+/** Valid, hardware exception, vector 1. */
+const INJECTED_DEBUG = 0x8000_0301;
 
 export class VmEntry {
   /** The rule that made the last entry fail, or undefined after a good one. */
@@ -92,6 +95,10 @@ export class VmEntry {
     cpu.set64(S.nextRip, cpu.rip);
     cpu.set32(S.leave, LEAVE.none);
     cpu.delivering = undefined;
+    // RF matters where a code breakpoint could ask for it, and in the image of an injected #DB; elsewhere it is not loaded
+    const injectsDebug = (fields.lo32(ROW.entryInterruptionInfo) & 0x8000_07ff) >>> 0 === INJECTED_DEBUG;
+    if (fields.resumeFlag && (injectsDebug || (cpu.get32(S.dr7) & DR7_ENABLES) !== 0))
+      cpu.set32(S.eflags, cpu.get32(S.eflags) | FLAG.rf);
     fields.resumeFlag = false;
     begin();
     this.startTimers();

@@ -233,8 +233,8 @@ export class NonRootOperation implements NonRoot {
     e.interruptionInfo = interruptionInfo(vector, type, code);
     e.interruptionCode = code >= 0 ? code : 0;
     e.instructionLength = event.length;
-    // RF in the saved RFLAGS is what the stack frame of the fault would have had
-    if (type === 3 && vector !== VECTOR.db) this.fields.resumeFlag = true;
+    // RF in the saved RFLAGS is what the stack frame of the fault would have had; a fault in a delivery leaves it alone
+    if (type === 3 && vector !== VECTOR.db && cpu.delivering === undefined) this.fields.resumeFlag = true;
     return true;
   }
 

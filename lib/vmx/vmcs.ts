@@ -68,7 +68,7 @@ export class CurrentVmcs {
   current: Vmcs | undefined;
   /** The VMCS whose guest state is in the processor. */
   live: Vmcs | undefined;
-  /** RFLAGS.RF of the saved guest state; the engines do not model RF, so it is kept here while live. */
+  /** RFLAGS.RF of the saved guest state; kept here while live, because without breakpoints it means nothing. */
   resumeFlag = false;
   /** Bits of each field's halves that each check topic read on its last runs, by topic and row; see `checks.ts`. */
   readonly readLo = new Uint32Array(MAX_TOPICS * N);

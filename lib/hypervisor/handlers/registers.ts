@@ -2,7 +2,7 @@
  * Exits for control and debug registers, MSRs and XCR0 (KVM-1.2, KVM-3.6; KVM's handle_cr, handle_dr, handle_rdmsr,
  * handle_wrmsr, kvm_emulate_xsetbv). A false answer of a setter is #GP(0), with RIP at the instruction.
  */
-import { CR0, CR4, GPR, VECTOR } from '../../isa/state.js';
+import { CR0, CR4, FLAG, GPR, VECTOR } from '../../isa/state.js';
 import { PROC, VMCS } from '../../vmx/port.js';
 import { lmsw, setCr0, setCr3, setCr4 } from '../cr.js';
 import type { ExitOf } from '../exits.js';
@@ -78,6 +78,8 @@ export const movDr = (vcpu: Vcpu, exit: ExitOf<'movDr'>): Next => {
   const dr7 = port.vmread(VMCS.guestDr7);
   if ((dr7 & DR7_GD) !== 0n) {
     port.vmwrite(VMCS.guestDr7, dr7 & ~DR7_GD);
+    // a fault, so the image that is pushed has RF set
+    port.vmwrite32(VMCS.guestRflags, port.vmread32(VMCS.guestRflags) | FLAG.rf);
     vcpu.queueDebug(DR6_BD);
     return RESUME;
   }
