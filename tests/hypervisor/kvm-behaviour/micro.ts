@@ -7,6 +7,7 @@
  * eight pages, so that one fill maps them all. Registers RAX and RDX are scratch; RBP counts in `times`.
  */
 import { Assembler, type Program } from '../../../lib/guests/tiny/assembler.js';
+import type { EntryState } from '../../../lib/hypervisor/entry-state.js';
 import { createMmu } from '../../../lib/hypervisor/mmu/create.js';
 import { Hypervisor } from '../../../lib/hypervisor/modules.js';
 import type { Outcome } from '../../../lib/hypervisor/next.js';
@@ -116,6 +117,8 @@ export interface MicroOptions {
   readonly cr0?: number;
   readonly cr4?: number;
   readonly efer?: number;
+  /** Instead of flat ones. */
+  readonly segments?: Partial<EntryState['segments']>;
   readonly limit?: number;
   /** The reference engine when absent: it is made at once, and a micro guest is short. */
   readonly engine?: EngineName;
@@ -253,7 +256,7 @@ export const micro = (options: MicroOptions): MicroRun => {
     cr3: BigInt(tables.root),
     cr4: BigInt(options.cr4 ?? CR4_USUAL),
     efer: BigInt(options.efer ?? 0xd01),
-    segments: { ...s, tr: { ...s.tr, base: BigInt(TSS) } },
+    segments: { ...s, tr: { ...s.tr, base: BigInt(TSS) }, ...options.segments },
     gdtr: { base: BigInt(GDT), limit: 0x3f },
     idtr: { base: BigInt(IDT), limit: 0xfff },
   });
