@@ -130,7 +130,10 @@ export class Vcpu implements MmuVcpu {
   emulatedLength: number | undefined;
   /** After segments or CR0 changed otherwise than by the processor. */
   updateEmulation(): void {
-    this.emulationRequired = !this.vm.params.unrestricted_guest && !guestStateValid(this);
+    const { unrestricted_guest, emulate_invalid_guest_state } = this.vm.params;
+    // with N the entry of a protected-mode guest is tried, and fails
+    const emulates = emulate_invalid_guest_state || (this.#cr0 & CR0.pe) === 0;
+    this.emulationRequired = !unrestricted_guest && emulates && !guestStateValid(this);
   }
   /** vmx_set_cr4. UMIP that the processor lacks is emulated through descriptor-table exits. */
   setCr4(value: number): void {
