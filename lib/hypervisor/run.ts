@@ -30,6 +30,8 @@ export interface RunOptions {
 const HOST_TIMER_VECTOR = 0xec;
 const SOFT_DISABLED = 0xffff_ffff;
 const NONE = -1;
+/** So many exits without a completed instruction end the run: a real host would go round for ever. */
+const STALLED_EXITS = 200_000;
 
 /** shrink_ple_window: 0 stands for the initial window, less than it divides, more is taken off. */
 const shrunkWindow = (window: number, params: KvmIntelParams): number => {
@@ -49,6 +51,9 @@ export class Runner {
   #references = 0;
   /** When the vCPU began to wait in a halt. */
   #blockedAt = NONE;
+  /** Retired instructions at the last exit that found more of them, and exits since. */
+  #progress = NONE;
+  #stalled = 0;
   /** An interrupt was pending at the last entry. */
   #waiting = false;
   #nextTick = Number.POSITIVE_INFINITY;
@@ -124,6 +129,13 @@ export class Runner {
       if (next.to === 'user') return next.outcome;
       if (vm.pendingStop !== undefined) return this.#stopped(vm.pendingStop);
       if (options.until?.() === true) return { kind: 'until' };
+      if (port.retired() !== this.#progress) {
+        this.#progress = port.retired();
+        this.#stalled = 0;
+      } else if (++this.#stalled >= STALLED_EXITS) {
+        const detail = `${STALLED_EXITS} VM exits in a row, the last for reason ${reason}, and no instruction completed at rip 0x${vcpu.rip.toString(16)}`;
+        return { kind: 'limit', detail };
+      }
     }
   }
 

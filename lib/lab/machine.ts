@@ -204,7 +204,7 @@ const slices = async (
     });
     console.flush();
     const yielded =
-      (outcome.kind === 'limit' && port.retired() < max) ||
+      (outcome.kind === 'limit' && outcome.detail === undefined && port.retired() < max) ||
       (outcome.kind === 'until' && paused && !reached());
     if (!yielded) {
       await stub?.ended(outcome, options.signal);
