@@ -75,17 +75,19 @@ export interface CurvePoint {
 }
 
 /**
- * Where the two curves cross, by straight lines between the points.
+ * Where the two curves cross, by straight lines between the points. Curves that only touch, or begin as one, do not cross.
  * @param points in the order of x
- * @returns undefined when one curve stays below the other
+ * @returns the first such place; undefined when one curve stays below the other
  */
 export const crossingOf = (points: readonly CurvePoint[]): number | undefined => {
-  for (let i = 1; i < points.length; i++) {
-    const [a, b] = [points[i - 1]!, points[i]!];
-    const before = a.shadow - a.ept;
-    const after = b.shadow - b.ept;
-    if (before === 0) return a.x;
-    if (before * after <= 0) return a.x + ((b.x - a.x) * before) / (before - after);
+  let last: CurvePoint | undefined;
+  for (const point of points) {
+    const after = point.shadow - point.ept;
+    if (after === 0) continue;
+    const before = last === undefined ? 0 : last.shadow - last.ept;
+    if (last !== undefined && before * after < 0)
+      return last.x + ((point.x - last.x) * before) / (before - after);
+    last = point;
   }
   return undefined;
 };

@@ -39,7 +39,7 @@ export const curveChart = (points: readonly CurvePoint[], options: CurveOptions)
     title: options.x,
     scale: xScale,
     axis: {
-      format: ',',
+      format: ',d',
       grid: false,
       ...(options.logX === true ? { values: points.map((p) => p.x).filter((v) => v > 0) } : {}),
     },
@@ -51,8 +51,9 @@ export const curveChart = (points: readonly CurvePoint[], options: CurveOptions)
     scale: options.logY === true ? ({ type: 'log' } as const) : ({ zero: true } as const),
     axis: { format: '~s' },
   } as const;
-  const mark =
-    crossing === undefined ? [] : [{ at: crossing, text: `cross at ${Number(crossing.toPrecision(3))}` }];
+  const near = (at: number): string =>
+    at >= 100 ? Math.round(at).toLocaleString('en-US') : String(Number(at.toPrecision(3)));
+  const mark = crossing === undefined ? [] : [{ at: crossing, text: `cross at ${near(crossing)}` }];
   return {
     title: { text: options.title, anchor: 'start' },
     width: 620,

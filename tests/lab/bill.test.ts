@@ -66,7 +66,8 @@ const curve = (...rows: [x: number, ept: number, shadow: number][]): CurvePoint[
 test.each<[string, CurvePoint[], number | undefined]>([
   ['in the middle', curve([0, 0, 10], [10, 20, 10]), 5],
   ['at a point', curve([0, 1, 2], [4, 3, 3], [8, 5, 4]), 4],
-  ['at the first point', curve([3, 2, 2], [4, 3, 2]), 3],
+  ['not where they only begin together', curve([1, 0, 0], [2, 0, 0], [3, 3, 2]), undefined],
+  ['not where they only touch', curve([1, 0, 2], [2, 3, 3], [3, 4, 5]), undefined],
   ['nowhere', curve([0, 1, 2], [9, 1, 2]), undefined],
   ['one point', curve([0, 1, 2]), undefined],
 ])('curves cross %s', (_name, points, at) => {
