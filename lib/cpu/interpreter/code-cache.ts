@@ -335,7 +335,12 @@ export class CodeCache {
 }
 
 const cover = (map: Int32Array, from: number, to: number): void => {
-  for (let i = from; i < to; i++) map[i >>> 5] |= 1 << (i & 31);
+  for (let i = from; i < to; ) {
+    const bit = i & 31;
+    const n = Math.min(32 - bit, to - i);
+    map[i >>> 5] |= (n === 32 ? -1 : (1 << n) - 1) << bit;
+    i += n;
+  }
 };
 const overlaps = (map: Int32Array, from: number, size: number): boolean => {
   for (let i = from; i < from + size; i++) if ((map[i >>> 5] & (1 << (i & 31))) !== 0) return true;

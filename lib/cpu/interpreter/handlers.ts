@@ -44,8 +44,8 @@ const REP = { none: 0, rep: 1, repne: 2 } as const;
 const BY_WIDTH: Readonly<Record<number, number>> = { 8: 0, 16: 1, 32: 2, 64: 3, 128: 4 };
 
 /**
- * What distinguishes a handler, as one number: the form (which fixes the codes of its operands), sizes, prefixes, and
- * whether operands are memory and which address form they have.
+ * What distinguishes the handlers of a form (which fixes the codes of its operands), as one signed 32-bit number: sizes,
+ * prefixes, whether operands are memory and which address form they have.
  */
 export const handlerKey = (i: Insn): number => {
   const m = i.mem;
@@ -69,7 +69,7 @@ export const handlerKey = (i: Insn): number => {
   low = (low << 3) | seg;
   low = (low << 2) | address;
   low = (low << 4) | memory;
-  return i.form * 0x1_0000_0000 + (low >>> 0);
+  return low | 0;
 };
 
 const operandsOf = (o: Tracer, insn: Insn): Operand<Node>[] => {
@@ -116,7 +116,9 @@ const prologue = (o: Tracer, insn: Insn): void => {
 };
 
 export class Handlers {
-  readonly #byKey = new Map<number, Handler>();
+  /** By form, then by `handlerKey`. */
+  readonly #byForm: Map<number, Handler>[] = [];
+  #count = 0;
   #queue: { readonly index: number; readonly body: Body }[] = [];
   #next = FIRST_FREE;
   /** Handlers below this index are never forgotten. */
@@ -144,7 +146,7 @@ export class Handlers {
     this.flush();
   }
   get count(): number {
-    return this.#byKey.size;
+    return this.#count;
   }
   /** The statements of a handler, for the run loop: numbered like the handler, which `of` has made before. */
   arm(insn: Insn): Arm {
@@ -153,14 +155,16 @@ export class Handlers {
   }
   of(insn: Insn): Handler {
     const key = handlerKey(insn);
-    const known = this.#byKey.get(key);
+    this.#byForm[insn.form] ??= new Map();
+    const known = this.#byForm[insn.form].get(key);
     if (known !== undefined) return known;
     const { ends, emit } = this.#trace(insn);
     const body = new Body(1);
     emit(body);
     const handler = { index: this.#allocate(), ends };
     this.#queue.push({ index: handler.index, body });
-    this.#byKey.set(key, handler);
+    this.#byForm[insn.form].set(key, handler);
+    this.#count++;
     return handler;
   }
   #trace(insn: Insn): { readonly ends: boolean; readonly emit: (b: Body) => void } {
@@ -200,7 +204,14 @@ export class Handlers {
   /** Makes room: forgets all but the kept handlers. No record that names another one may be run after that. */
   forget(): void {
     this.#queue = [];
-    for (const [key, { index }] of this.#byKey) if (index >= this.#kept) this.#byKey.delete(key);
+    for (const handlers of this.#byForm) {
+      // forms that were never met leave holes
+      for (const [key, { index }] of handlers ?? []) {
+        if (index < this.#kept) continue;
+        handlers.delete(key);
+        this.#count--;
+      }
+    }
     for (let i = this.#kept; i < this.#next; i++) this.#table.set(i, null);
     this.#next = this.#kept;
   }
