@@ -121,7 +121,15 @@ export const bootOptions = (f: BootFlags): BootOptions => {
   });
 };
 
-export const PAGINGS = ['ept', 'shadow'] as const satisfies readonly Paging[];
+const PAGINGS = ['ept', 'shadow'] as const satisfies readonly Paging[];
+
+/** `addBootOptions` for a command that makes one run: with `--paging`. */
+export const addOneBootOptions = (command: Command): Command =>
+  addBootOptions(command).option(
+    '--paging <KIND>',
+    `nested or shadow paging: ${PAGINGS.join(', ')} (default: ept)`,
+    oneOf('--paging', PAGINGS),
+  );
 
 /**
  * The kind of paging and the module parameters of one run: `--paging`, or the parameter `ept`, which is the same thing.

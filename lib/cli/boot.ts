@@ -4,10 +4,9 @@ import { LabError } from '../base/error.js';
 import type { ObservedMachine } from '../lab/observe.js';
 import type { BootOptions, Paging } from '../lab/run-types.js';
 import {
-  addBootOptions,
+  addOneBootOptions,
   type BootFlags,
   bootOptions,
-  PAGINGS,
   pagingAndParams,
   traceOption,
 } from './boot-options.js';
@@ -15,9 +14,9 @@ import { WholeFile, writeWhole } from './files.js';
 import { TINY_HELP } from './guest-options.js';
 import { LiveStat } from './live-stat.js';
 import { MACHINE_HELP } from './machine-options.js';
-import { json, progressText, resultData, statusOf, summary, warnings } from './result.js';
+import { json, progressText, report, resultData, statusOf } from './result.js';
 import { ConsoleStream, interruptible, ProgressLine, withKeyboard } from './terminal.js';
-import { oneOf, port } from './values.js';
+import { port } from './values.js';
 
 /** Runs `work` with a trace file, which appears when the work is done. */
 export const withTrace = async <T>(
@@ -106,9 +105,7 @@ const run = async (flags: Flags): Promise<number> => {
       ? await withPrediction(result, options, params)
       : undefined;
   if (flags.json !== undefined) writeWhole(flags.json, json({ ...resultData(result), prediction }));
-  for (const text of warnings(result)) process.stderr.write(`${text}\n`);
-  process.stderr.write(`${summary(result)}\n`);
-  if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
+  report(result);
   if (prediction !== undefined) process.stderr.write(`${predictionText(prediction)}\n`);
   return statusOf(result, flags.until);
 };
@@ -136,12 +133,7 @@ Examples:
 
 export const addBoot = (program: Command, done: (status: number) => void): Command => {
   const command = program.command('boot').description('boot a guest and show its console');
-  addBootOptions(command)
-    .option(
-      '--paging <KIND>',
-      `nested or shadow paging: ${PAGINGS.join(', ')} (default: ept)`,
-      oneOf('--paging', PAGINGS),
-    )
+  addOneBootOptions(command)
     .option('--shell', 'an interactive busybox shell on the serial console')
     .option('--stat', 'a live view of the statistics, as of kvm_stat, in place of the console')
     .option(

@@ -6,7 +6,7 @@ import type { Paging, RunResult } from '../lab/run-types.js';
 import { withTrace } from './boot.js';
 import { addBootOptions, type BootFlags, bootOptions, paramsOfBoth, traceOption } from './boot-options.js';
 import { checkOutput, writeWhole } from './files.js';
-import { json, progressText, resultData, statusOf, statusOfBoth, summary, warnings } from './result.js';
+import { json, progressText, report, resultData, statusOf, statusOfBoth } from './result.js';
 import { interruptible, ProgressLine } from './terminal.js';
 
 interface Flags extends BootFlags {
@@ -36,9 +36,7 @@ const run = async (flags: Flags): Promise<number> => {
       const result = await withTrace(own, (more) =>
         bootUnder(paging, { ...options, ...more, signal: controller.signal, onProgress }, params),
       ).finally(() => line.clear());
-      for (const text of warnings(result)) process.stderr.write(`${text}\n`);
-      process.stderr.write(`${summary(result)}\n`);
-      if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
+      report(result);
       results.push(result);
       if (result.outcome === 'interrupted') break;
     }

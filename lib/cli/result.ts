@@ -38,3 +38,10 @@ export const statusOfBoth = (a: number, b: number): number => (a === b ? a : 4);
 /** What the modules said about their parameters when they were loaded. */
 export const warnings = (r: RunResult): readonly string[] =>
   r.log.filter((line) => /^kvm(_intel)?: \w+=\S* has no effect/.test(line));
+
+/** How a run ended, on stderr: what the modules said, the summary, and the detail of its outcome. */
+export const report = (r: RunResult): void => {
+  for (const text of warnings(r)) process.stderr.write(`${text}\n`);
+  process.stderr.write(`${summary(r)}\n`);
+  if (r.detail !== undefined) process.stderr.write(`${r.detail}\n`);
+};

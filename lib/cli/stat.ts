@@ -4,15 +4,14 @@ import { type ExitTimes, TIMED, type Timed, timeExits, timesText } from '../lab/
 import type { Paging } from '../lab/run-types.js';
 import { withTrace } from './boot.js';
 import {
-  addBootOptions,
+  addOneBootOptions,
   type BootFlags,
   bootOptions,
-  PAGINGS,
   pagingAndParams,
   traceOption,
 } from './boot-options.js';
 import { writeWhole } from './files.js';
-import { json, progressText, resultData, statusOf, summary, warnings } from './result.js';
+import { json, progressText, report, resultData, statusOf } from './result.js';
 import { interruptible, ProgressLine } from './terminal.js';
 import { oneOf } from './values.js';
 
@@ -52,9 +51,7 @@ const run = async (flags: Flags): Promise<number> => {
   process.stdout.write(timesText(rows, hz, flags.event));
   if (flags.json !== undefined)
     writeWhole(flags.json, json({ ...resultData(result), stat: { event: flags.event, hz, rows } }));
-  for (const text of warnings(result)) process.stderr.write(`${text}\n`);
-  process.stderr.write(`${summary(result)}\n`);
-  if (result.detail !== undefined) process.stderr.write(`${result.detail}\n`);
+  report(result);
   return statusOf(result, flags.until);
 };
 
@@ -70,12 +67,7 @@ export const addStat = (program: Command, done: (status: number) => void): Comma
   const command = program
     .command('stat')
     .description('boot a guest and print the table of perf kvm stat report');
-  addBootOptions(command)
-    .option(
-      '--paging <KIND>',
-      `nested or shadow paging: ${PAGINGS.join(', ')} (default: ept)`,
-      oneOf('--paging', PAGINGS),
-    )
+  addOneBootOptions(command)
     .option('--event <NAME>', `what is timed: ${TIMED.join(', ')}`, oneOf('--event', TIMED), 'vmexit')
     .addHelpText('after', HELP)
     .action(async (flags: Flags) => done(await run(flags)));

@@ -11,7 +11,7 @@ import type { ObservedMachine } from '../lab/observe.js';
 import type { Paging } from '../lab/run-types.js';
 import type { ExitEvent, ExitExplanation } from '../lab/trace-explain.js';
 import { happens, type TraceNotes, traceHeader, traceJson, traceLine } from '../lab/trace-text.js';
-import { addBootOptions, type BootFlags, bootOptions, PAGINGS, pagingAndParams } from './boot-options.js';
+import { addOneBootOptions, type BootFlags, bootOptions, pagingAndParams } from './boot-options.js';
 import { checkOutput, WholeFile, writeWhole } from './files.js';
 import { json, progressText, resultData, statusOf, summary, warnings } from './result.js';
 import { interruptible, ProgressLine } from './terminal.js';
@@ -164,12 +164,7 @@ Examples:
 
 export const addTrace = (program: Command, done: (status: number) => void): Command => {
   const command = program.command('trace').description("boot a guest and write its hypervisor's events");
-  addBootOptions(command)
-    .option(
-      '--paging <KIND>',
-      `nested or shadow paging: ${PAGINGS.join(', ')} (default: ept)`,
-      oneOf('--paging', PAGINGS),
-    )
+  addOneBootOptions(command)
     .option('--events <NAMES>', `which events (default: ${DEFAULT_EVENTS.join(',')})`, eventList)
     .option('--output <FILE>', 'write to a file', (v: string) => checkOutput(v, '--output'))
     .option(
